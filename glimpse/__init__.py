@@ -1,0 +1,1 @@
+"""Glimpse: the OpenStack Image service."""

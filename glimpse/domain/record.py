@@ -1,0 +1,54 @@
+"""The records: images and where their bytes are. Frozen values; a change makes a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place that holds the image's bytes: a URL of a store, and what is known of it (`store`: the store's id)."""
+
+    url: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    status: str = "active"
+    id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image's record (API reference, Images; table `images` and its children).
+
+    `size` and `virtual_size` are in bytes, `min_ram` in MiB, `min_disk` in GiB, times are UTC without zone and
+    without fractions. `member` is the caller's project when the image is shared with it, else None.
+    """
+
+    id: str
+    status: str
+    visibility: str
+    created_at: datetime
+    updated_at: datetime
+    name: str | None = None
+    owner: str | None = None
+    protected: bool = False
+    os_hidden: bool = False
+    disk_format: str | None = None
+    container_format: str | None = None
+    min_disk: int = 0
+    min_ram: int = 0
+    size: int | None = None
+    virtual_size: int | None = None
+    checksum: str | None = None
+    os_hash_algo: str | None = None
+    os_hash_value: str | None = None
+    properties: Mapping[str, str | None] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    locations: tuple[Location, ...] = ()
+    member: str | None = None
+
+    def with_(self, **changes: Any) -> Image:
+        """A copy with other values."""
+        return replace(self, **changes)

@@ -1,0 +1,463 @@
+"""Every option, read once: `load()` turns configuration files into a frozen `Settings`.
+
+Names, sections, types and defaults are those of Glance 2026.2 (configuration reference), so that an operator's
+`glance-api.conf` works as it is; options that nothing here reads are ignored. What Glance dropped with its own HTTP
+server (`bind_host`, `workers`, …) is back, because Glimpse has one. A value that cannot be used raises `SettingsError`
+with one line: file, section, option, what is allowed.
+
+Options of a store driver are declared by the driver and read with `Settings.group`; options of libraries
+(`[keystone_authtoken]`, `[oslo_policy]`, `[oslo_limit]`) by the libraries, from `Settings.conf`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from oslo_config import cfg, types
+from oslo_log import log as oslo_log
+
+from glimpse.errors import SettingsError
+
+RESERVED_STORE_PREFIX = "os_glance_"
+STORE_TYPES = ("file", "http")
+FLAVORS = ("", "keystone", "http_basic")
+# Glance's cache flavors are accepted: the part before the plus is the identity, the cache is not built yet.
+CACHE_SUFFIXES = ("+caching", "+cachemanagement")
+
+
+def _hash_name(value: str) -> str:
+    if value not in hashlib.algorithms_available or value.startswith("shake_"):
+        raise ValueError(f"Should be a hash that Python's hashlib knows, such as sha512, not {value!r}")
+    return value
+
+
+_BIG = 2**63
+
+DEFAULT_OPTS: list[cfg.Opt] = [
+    cfg.HostAddressOpt("bind_host", help="Address to listen on; without it 0.0.0.0, or 127.0.0.1 when no flavor is set"),
+    cfg.PortOpt("bind_port", default=9292, help="Port to listen on"),
+    cfg.IntOpt("backlog", default=4096, min=1, help="Connections that may wait to be accepted"),
+    cfg.IntOpt("workers", min=1, help="Worker processes; without it one per processor"),
+    cfg.IntOpt("record_threads", default=3, min=1, max=64, help="Threads per worker for SQL, policy and JSON"),
+    cfg.IntOpt("graceful_shutdown_timeout", default=60, min=0,
+               help="Seconds that running transfers get to finish after SIGTERM or SIGHUP; 0 for no limit"),
+    cfg.IntOpt("client_socket_timeout", default=900, min=0,
+               help="Seconds without a byte from a client in mid-upload before it counts as gone; 0 for no limit"),
+    cfg.BoolOpt("allow_unauthenticated_network", default=False,
+                help="Let a service without a flavor, where everybody is admin, listen on more than loopback"),
+    cfg.StrOpt("http_basic_auth_user_file", default="/etc/glance/htpasswd",
+               help="For flavor http_basic: lines of user:bcrypt-hash[:project[:role,role]]"),
+    cfg.StrOpt("public_endpoint", help="Base of the links in version documents; without it the request's own host"),
+    cfg.IntOpt("limit_param_default", default=25, min=1),
+    cfg.IntOpt("api_limit_max", default=1000, min=1),
+    cfg.BoolOpt("allow_anonymous_access", default=False),
+    cfg.IntOpt("max_request_id_length", default=64, min=0),
+    cfg.IntOpt("image_property_quota", default=128),
+    cfg.IntOpt("image_tag_quota", default=128),
+    cfg.IntOpt("image_size_cap", default=2**40, min=1, max=_BIG),
+    cfg.BoolOpt("show_image_direct_url", default=False),
+    cfg.BoolOpt("show_multiple_locations", default=False),
+    cfg.StrOpt("hashing_algorithm", default="sha512"),
+    cfg.ListOpt("enabled_import_methods", bounds=True, default=["glance-direct", "web-download", "copy-image"],
+                item_type=types.String(choices=["glance-direct", "web-download", "copy-image", "glance-download"])),
+    cfg.StrOpt("image_cache_dir"),
+    cfg.DictOpt("enabled_backends"),
+]  # fmt: skip
+
+DATABASE_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("connection", secret=True, deprecated_opts=[
+        cfg.DeprecatedOpt("sql_connection", group="DEFAULT"), cfg.DeprecatedOpt("sql_connection", group="database"),
+        cfg.DeprecatedOpt("connection", group="sql")]),
+    cfg.StrOpt("connection_parameters", default=""),
+    cfg.IntOpt("max_pool_size", default=5, min=0),
+    cfg.IntOpt("max_overflow", default=50, min=-1),
+    cfg.IntOpt("pool_timeout", default=30, min=0),
+    cfg.IntOpt("connection_recycle_time", default=3600, min=-1),
+    cfg.IntOpt("max_retries", default=10, min=-1, help="Tries of a command to reach the database at its start"),
+    cfg.IntOpt("retry_interval", default=10, min=0),
+    cfg.StrOpt("mysql_sql_mode", default="TRADITIONAL"),
+    cfg.IntOpt("mysql_wsrep_sync_wait"),
+]  # fmt: skip
+
+FORMAT_OPTS: list[cfg.Opt] = [
+    cfg.ListOpt("container_formats", default=["ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"],
+                deprecated_opts=[cfg.DeprecatedOpt("container_formats", group="DEFAULT")]),
+    cfg.ListOpt("disk_formats", default=["ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"],
+                deprecated_opts=[cfg.DeprecatedOpt("disk_formats", group="DEFAULT")]),
+    cfg.ListOpt("vmdk_allowed_types", default=["streamOptimized", "monolithicSparse"]),
+    cfg.BoolOpt("require_image_format_match", default=True),
+    cfg.ListOpt("gpt_safety_checks_nonfatal", default=[]),
+]  # fmt: skip
+
+GLANCE_STORE_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("default_backend"),
+    cfg.StrOpt("default_store", default="file"),
+    cfg.ListOpt("stores", default=["file", "http"]),
+]
+
+STORE_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("store_description", default=""),
+    cfg.IntOpt("weight", default=0),
+]
+
+HEALTHCHECK_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("disable_by_file_path", default="/etc/glance/healthcheck_disable"),
+]
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """One store: its id, its driver, and the section that holds the driver's options."""
+
+    id: str
+    type: str
+    group: str
+    description: str
+    weight: int
+
+
+@dataclass(frozen=True)
+class DatabaseSettings:
+    """`[database]`, with the URL as SQLAlchemy wants it. Times in seconds."""
+
+    url: str
+    max_pool_size: int
+    max_overflow: int
+    pool_timeout: int
+    recycle: int
+    max_retries: int
+    retry_interval: int
+    mysql_sql_mode: str
+    mysql_wsrep_sync_wait: int | None
+
+
+@dataclass(frozen=True)
+class FormatSettings:
+    """`[image_format]`: what the API accepts, and how strictly content is held against it."""
+
+    container_formats: tuple[str, ...]
+    disk_formats: tuple[str, ...]
+    vmdk_allowed_types: tuple[str, ...]
+    require_match: bool
+    gpt_checks_nonfatal: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole configuration as the service uses it. Sizes in bytes, times in seconds."""
+
+    conf: cfg.ConfigOpts
+    bind_host: str
+    bind_port: int
+    backlog: int
+    workers: int
+    record_threads: int
+    graceful_shutdown_timeout: int
+    client_socket_timeout: int
+    flavor: str
+    allow_unauthenticated_network: bool
+    http_basic_auth_user_file: str
+    public_endpoint: str
+    limit_param_default: int
+    api_limit_max: int
+    allow_anonymous_access: bool
+    max_request_id_length: int
+    image_property_quota: int
+    image_tag_quota: int
+    image_size_cap: int
+    show_image_direct_url: bool
+    show_multiple_locations: bool
+    hashing_algorithm: str
+    enabled_import_methods: tuple[str, ...]
+    cache_api: bool
+    database: DatabaseSettings
+    formats: FormatSettings
+    stores: tuple[StoreSettings, ...]
+    default_store: str
+    multi_store: bool
+    healthcheck_disable_file: str
+
+    def group(self, name: str, opts: Sequence[cfg.Opt], fallback: str | None = None) -> Mapping[str, Any]:
+        """Read a section whose options somebody else declares (a store driver).
+
+        An option that `name` does not set is taken from the section `fallback`. Raises `SettingsError`.
+        """
+        values = _read(self.conf, name, opts)
+        if fallback is not None:
+            shared = _read(self.conf, fallback, opts)
+            for opt in opts:
+                if _is_default(self.conf, name, opt.dest):
+                    values[opt.dest] = shared[opt.dest]
+        return values
+
+
+def load(argv: Sequence[str], prog: str = "glance-api", extra_cli: Sequence[cfg.Opt] = ()) -> Settings:
+    """Read the files that `argv` names (`--config-file`, `--config-dir`), or those of /etc/glance.
+
+    `$OS_GLANCE_CONFIG_DIR` replaces /etc/glance, as for Glance's WSGI application. Raises `SettingsError`.
+    """
+    return settings_from(parse(argv, prog, extra_cli))
+
+
+def parse(argv: Sequence[str], prog: str, extra_cli: Sequence[cfg.Opt] = ()) -> cfg.ConfigOpts:
+    """The files and the command line as oslo.config has them; `load` without the checks. Raises `SettingsError`."""
+    conf = cfg.ConfigOpts()
+    oslo_log.register_options(conf)
+    conf.register_cli_opts(list(extra_cli))
+    files = _default_files(prog)
+    try:
+        conf(list(argv), project="glance", prog=prog, version=_version(), default_config_files=files)
+    except cfg.Error as error:
+        where = ", ".join(files) or "command line"
+        raise SettingsError(f"{where}: {_one_line(str(error))}") from error
+    return conf
+
+
+def _default_files(prog: str) -> list[str]:
+    """The files that are read when the command line names none; later ones win."""
+    names = ["glance-image-import", "glance-api"] + ([prog] if prog != "glance-api" else [])
+    folder = os.environ.get("OS_GLANCE_CONFIG_DIR")
+    if folder is not None:
+        paths = [os.path.join(folder, f"{name}.conf") for name in names]
+        return [path for path in paths if os.path.exists(path)]
+    return [path for name in names for path in cfg.find_config_files("glance", name)]
+
+
+def settings_from(conf: cfg.ConfigOpts) -> Settings:
+    """Check every option and freeze the result. Raises `SettingsError`."""
+    default = _read(conf, "DEFAULT", DEFAULT_OPTS)
+    paste = _read(conf, "paste_deploy", [cfg.StrOpt("flavor", default="")])
+    health = _read(conf, "healthcheck", HEALTHCHECK_OPTS)
+    flavor = _flavor(conf, paste["flavor"] or "")
+    host = _bind_host(conf, flavor, default)
+    stores, default_store = _stores(conf, default["enabled_backends"])
+    try:
+        algorithm = _hash_name(default["hashing_algorithm"])
+    except ValueError as error:
+        raise _refuse(conf, "DEFAULT", "hashing_algorithm", str(error)) from error
+    same = ("bind_port backlog record_threads graceful_shutdown_timeout client_socket_timeout"
+            " allow_unauthenticated_network http_basic_auth_user_file limit_param_default api_limit_max"
+            " allow_anonymous_access max_request_id_length image_property_quota image_tag_quota image_size_cap"
+            " show_image_direct_url show_multiple_locations").split()  # fmt: skip
+    return Settings(
+        conf=conf,
+        bind_host=host,
+        workers=default["workers"] or len(os.sched_getaffinity(0)),
+        flavor=flavor,
+        public_endpoint=(default["public_endpoint"] or "").rstrip("/"),
+        hashing_algorithm=algorithm,
+        enabled_import_methods=tuple(default["enabled_import_methods"]),
+        cache_api=bool(default["image_cache_dir"]),
+        database=database_settings(conf),
+        formats=_formats(conf),
+        stores=stores,
+        default_store=default_store,
+        multi_store=bool(default["enabled_backends"]),
+        healthcheck_disable_file=health["disable_by_file_path"],
+        **{name: default[name] for name in same},
+    )
+
+
+def database_settings(conf: cfg.ConfigOpts) -> DatabaseSettings:
+    """`[database]` alone, for commands that need no more. Raises `SettingsError`."""
+    values = _read(conf, "database", DATABASE_OPTS)
+    return DatabaseSettings(
+        url=_database_url(conf, values["connection"], values["connection_parameters"]),
+        max_pool_size=values["max_pool_size"],
+        max_overflow=values["max_overflow"],
+        pool_timeout=values["pool_timeout"],
+        recycle=values["connection_recycle_time"],
+        max_retries=values["max_retries"],
+        retry_interval=values["retry_interval"],
+        mysql_sql_mode=values["mysql_sql_mode"],
+        mysql_wsrep_sync_wait=values["mysql_wsrep_sync_wait"],
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a service that listens on `host` is reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# The drivers that operators' URLs name, and the ones that are installed here.
+_DRIVERS = {
+    "mysql": "mysql+pymysql",
+    "mysql+mysqldb": "mysql+pymysql",
+    "mariadb": "mysql+pymysql",
+    "mariadb+pymysql": "mysql+pymysql",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg2": "postgresql+psycopg",
+}
+
+
+def _database_url(conf: cfg.ConfigOpts, url: str | None, parameters: str) -> str:
+    if not url:
+        raise SettingsError(
+            f"{_where(conf)}: [database] connection is not set; give it a URL such as"
+            " mysql+pymysql://glance:PASSWORD@controller/glance, postgresql://… or sqlite:////var/lib/glance/glance.sqlite"
+        )
+    scheme, sep, rest = url.partition("://")
+    scheme = _DRIVERS.get(scheme, scheme)
+    if not sep or scheme not in ("mysql+pymysql", "postgresql+psycopg", "sqlite"):
+        # The value itself is not repeated: it holds a password.
+        raise _refuse(conf, "database", "connection", "Should be a mysql, postgresql or sqlite URL")
+    if parameters:
+        rest += ("&" if "?" in rest else "?") + parameters
+    return f"{scheme}://{rest}"
+
+
+def _flavor(conf: cfg.ConfigOpts, flavor: str) -> str:
+    identity = "" if flavor in ("caching", "cachemanagement") else flavor
+    for suffix in CACHE_SUFFIXES:
+        identity = identity.removesuffix(suffix)
+    if identity not in FLAVORS:
+        allowed = "keystone, http_basic, or nothing for no authentication"
+        raise _refuse(conf, "paste_deploy", "flavor", f"{flavor!r} is not known; allowed: {allowed}")
+    return identity
+
+
+def _bind_host(conf: cfg.ConfigOpts, flavor: str, default: Mapping[str, Any]) -> str:
+    host: str = default["bind_host"] or ("0.0.0.0" if flavor else "127.0.0.1")  # noqa: S104 - Glance's default
+    if not flavor and not is_loopback(host) and not default["allow_unauthenticated_network"]:
+        raise _refuse(
+            conf, "DEFAULT", "bind_host",
+            f"{host} would make everybody on the network an admin, as [paste_deploy] flavor is not set; allowed: a"
+            " loopback address, or set a flavor, or allow_unauthenticated_network = true",
+        )  # fmt: skip
+    return host
+
+
+def _formats(conf: cfg.ConfigOpts) -> FormatSettings:
+    values = _read(conf, "image_format", FORMAT_OPTS)
+    return FormatSettings(
+        container_formats=tuple(values["container_formats"]),
+        disk_formats=tuple(values["disk_formats"]),
+        vmdk_allowed_types=tuple(values["vmdk_allowed_types"]),
+        require_match=values["require_image_format_match"],
+        gpt_checks_nonfatal=frozenset(values["gpt_safety_checks_nonfatal"]),
+    )
+
+
+def _stores(conf: cfg.ConfigOpts, backends: Mapping[str, str] | None) -> tuple[tuple[StoreSettings, ...], str]:
+    """Both ways to configure stores, as one list: a single store is a list of length one (plus http to read from)."""
+    legacy = _read(conf, "glance_store", GLANCE_STORE_OPTS)
+    if not backends:
+        return _legacy_stores(conf, legacy)
+    stores = []
+    for store_id, kind in backends.items():
+        if store_id.startswith(RESERVED_STORE_PREFIX):
+            raise _refuse(conf, "DEFAULT", "enabled_backends", f"{store_id!r}: ids with os_glance_ are reserved")
+        if kind not in STORE_TYPES:
+            raise _refuse(conf, "DEFAULT", "enabled_backends",
+                          f"{store_id}:{kind} has an unknown type; allowed: {', '.join(STORE_TYPES)}")  # fmt: skip
+        own = _read(conf, store_id, STORE_OPTS)
+        stores.append(StoreSettings(store_id, kind, store_id, own["store_description"], own["weight"]))
+    default = legacy["default_backend"]
+    if default not in backends:
+        raise _refuse(conf, "glance_store", "default_backend",
+                      f"{default!r} is not in enabled_backends; allowed: {', '.join(backends)}")  # fmt: skip
+    return tuple(stores), default
+
+
+_LEGACY_SCHEMES = {"filesystem": "file", "https": "http"}
+
+
+def _legacy_stores(conf: cfg.ConfigOpts, legacy: Mapping[str, Any]) -> tuple[tuple[StoreSettings, ...], str]:
+    wanted = [_LEGACY_SCHEMES.get(name, name) for name in legacy["stores"]]
+    unknown = [name for name in wanted if name not in STORE_TYPES]
+    if unknown:
+        raise _refuse(conf, "glance_store", "stores", f"{unknown[0]!r} is not known; allowed: {', '.join(STORE_TYPES)}")
+    default = _LEGACY_SCHEMES.get(legacy["default_store"], legacy["default_store"])
+    if default not in wanted:
+        raise _refuse(conf, "glance_store", "default_store",
+                      f"{default!r} is not in stores; allowed: {', '.join(legacy['stores'])}")  # fmt: skip
+    kinds = dict.fromkeys(wanted)
+    return tuple(StoreSettings(kind, kind, "glance_store", "", 0) for kind in kinds), default
+
+
+def _read(conf: cfg.ConfigOpts, group: str, opts: Sequence[cfg.Opt]) -> dict[str, Any]:
+    section = None if group == "DEFAULT" else group
+    conf.register_opts(list(opts), group=section)
+    values: dict[str, Any] = {}
+    for opt in opts:
+        try:
+            values[opt.dest] = conf[opt.dest] if section is None else conf[section][opt.dest]
+        except (cfg.Error, ValueError) as error:
+            raise _translate(group, opt, error) from error
+    return values
+
+
+def _is_default(conf: cfg.ConfigOpts, group: str, name: str) -> bool:
+    location = conf.get_location(name, group)
+    return location is None or location.location in (cfg.Locations.opt_default, cfg.Locations.set_default)
+
+
+_SOURCE = re.compile(r"detail='(?P<file>[^']*)'\) is not valid: (?P<why>.*)", re.DOTALL)
+
+
+def _translate(group: str, opt: cfg.Opt, error: Exception) -> SettingsError:
+    found = _SOURCE.search(str(error))
+    where, why = (found["file"], found["why"]) if found else ("configuration", str(error))
+    if opt.secret:
+        why = "the value cannot be used"
+    return SettingsError(f"{where}: [{group}] {opt.name}: {_one_line(why)}; allowed: {_allowed(opt)}")
+
+
+def _allowed(opt: cfg.Opt) -> str:
+    kind = opt.type
+    if isinstance(kind, types.Integer):
+        bounds = [f"at least {kind.min}" if kind.min is not None else "", f"at most {kind.max}" if kind.max is not None else ""]
+        return " ".join(["a whole number", *filter(None, bounds)])
+    if isinstance(kind, types.Boolean):
+        return "true or false"
+    if isinstance(kind, types.Dict):
+        return "key:value pairs with commas between"
+    if isinstance(kind, types.List):
+        return "[a,b] in square brackets" if kind.bounds else "values with commas between"
+    if getattr(kind, "choices", None):
+        return ", ".join(str(choice) for choice in kind.choices)
+    return str(kind)
+
+
+def _refuse(conf: cfg.ConfigOpts, group: str, name: str, why: str) -> SettingsError:
+    location = conf.get_location(name, None if group == "DEFAULT" else group)
+    where = location.detail if location is not None and location.location == cfg.Locations.user else _where(conf)
+    return SettingsError(f"{where}: [{group}] {name}: {why}")
+
+
+def _where(conf: cfg.ConfigOpts) -> str:
+    return ", ".join(conf.config_file or []) or "configuration"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("glimpse")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def url_without_password(url: str) -> str:
+    """A database or store URL that may be written to a log."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    user = parts.username
+    return parts._replace(netloc=f"{user}:***@{host}" if user else host, query="").geturl()
