@@ -1,0 +1,178 @@
+"""Connections: one engine to read with (autocommit, one statement at a time), one for transactions.
+
+A plain read costs no BEGIN and no ROLLBACK. A transaction is a function of a connection, so that it can be run again
+when the database gave up on it (deadlock, Galera certification, a connection that died before the commit).
+Translates the driver's failures into `errors.Unavailable`.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from glimpse.errors import Unavailable
+from glimpse.settings import DatabaseSettings
+
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+
+CONNECT_TIMEOUT = 10
+QUERY_TIMEOUT = 60  # seconds; without it a hung database would hold every record thread for ever
+LOCK_TIMEOUT = 30  # seconds that SQLite waits for another process's transaction
+TRIES = 20  # of one transaction, when the database chose it as the victim
+
+# What the servers say when a transaction lost and may simply be run again.
+_MYSQL_RETRY = {1205, 1213, 1020}  # lock wait timeout; deadlock or Galera certification; row changed (snapshot)
+_POSTGRESQL_RETRY = {"40001", "40P01"}  # serialization failure, deadlock
+
+
+class Database:
+    """The database of one process. Safe to use from any thread; not across a fork (see `dispose`)."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._reader = open_engine(settings, autocommit=True)
+        self._writer = open_engine(settings)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for single statements. Prefer `read`, which survives a connection that went stale."""
+        with translated(), self._reader.connect() as connection:
+            yield connection
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """Run `query` outside a transaction; once more when the pooled connection turns out to be dead.
+
+        Raises `Unavailable` when the database does not answer.
+        """
+        try:
+            with self._reader.connect() as connection:
+                return query(connection)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise _translate(error) from error
+        except SQLAlchemyError as error:
+            raise _translate(error) from error
+        with self.reading() as connection:
+            return query(connection)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction and commit; again from the start when the database aborted it.
+
+        `work` must have no effect but on its connection. Raises `Unavailable` when the database does not answer, and
+        also when it vanished during the commit itself, which may or may not have happened then.
+        """
+        for attempt in range(TRIES):
+            committing = False
+            try:
+                with self._writer.connect() as connection, connection.begin() as transaction:
+                    result = work(connection)
+                    committing = True
+                    transaction.commit()
+                    return result
+            except DBAPIError as error:
+                if not _may_retry(error, committing) or attempt == TRIES - 1:
+                    raise _translate(error) from error
+                LOG.debug("transaction runs again, attempt %d: %s", attempt + 2, type(error.orig).__name__)
+                time.sleep(random.uniform(0, min(0.5, 0.01 * 2**attempt)))  # noqa: S311 - spreads contenders, no secret
+            except SQLAlchemyError as error:
+                raise _translate(error) from error
+        raise AssertionError("unreachable")
+
+    def dispose(self) -> None:
+        """Close every connection (at the end of a process)."""
+        self._reader.dispose()
+        self._writer.dispose()
+
+
+def open_engine(settings: DatabaseSettings, autocommit: bool = False) -> Engine:
+    """An engine with the session settings that every connection of the service has; it connects on first use."""
+    url = sa.make_url(settings.url)
+    options: dict[str, Any] = {"pool_recycle": settings.recycle, "connect_args": _connect_args(url, settings)}
+    if autocommit:
+        options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
+    if url.get_backend_name() == "sqlite":
+        engine = sa.create_engine(url, **options)
+        event.listen(engine, "connect", _prepare_sqlite)
+        if not autocommit:
+            event.listen(engine, "begin", _begin_immediate)
+        return engine
+    options |= {
+        "pool_size": settings.max_pool_size,
+        "max_overflow": settings.max_overflow,
+        "pool_timeout": settings.pool_timeout,
+    }
+    return sa.create_engine(url, **options)
+
+
+def _connect_args(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
+    match url.get_backend_name():
+        case "mysql":
+            session = [f"sql_mode='{settings.mysql_sql_mode}'"] if settings.mysql_sql_mode else []
+            if settings.mysql_wsrep_sync_wait is not None:
+                session.append(f"wsrep_sync_wait={settings.mysql_wsrep_sync_wait}")
+            timeouts = {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": QUERY_TIMEOUT, "write_timeout": QUERY_TIMEOUT}
+            charset = {} if "charset" in url.query else {"charset": "utf8mb4"}
+            return timeouts | charset | ({"init_command": f"SET {', '.join(session)}"} if session else {})
+        case "postgresql":
+            return {"connect_timeout": CONNECT_TIMEOUT, "options": f"-c statement_timeout={QUERY_TIMEOUT * 1000}"}
+        case _:
+            return {"timeout": LOCK_TIMEOUT}
+
+
+def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
+    # Readers and one writer side by side; the driver must not open transactions on its own.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    # Taking the write lock at once: a read lock that is upgraded later fails at once under contention.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's failures into `Unavailable` (the database is away) or let programming errors pass."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise _translate(error) from error
+
+
+def _translate(error: SQLAlchemyError) -> Exception:
+    if isinstance(error, DBAPIError) and not _server_is_away(error):
+        return error
+    LOG.error("database: %s", _reason(error))
+    return Unavailable("The database does not answer; try again in a moment.", {"Retry-After": "5"})
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    """The driver's own words, without the statement and its values."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())
+
+
+def _server_is_away(error: DBAPIError) -> bool:
+    # Integrity errors and the like are for the caller; operational ones say that no answer can be had now.
+    return error.connection_invalidated or isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError))
+
+
+def _may_retry(error: DBAPIError, committing: bool) -> bool:
+    if error.connection_invalidated:
+        return not committing
+    original: Any = error.orig
+    code = original.args[0] if original is not None and original.args else None
+    state = getattr(original, "sqlstate", None)
+    return code in _MYSQL_RETRY or state in _POSTGRESQL_RETRY or "database is locked" in str(original)
