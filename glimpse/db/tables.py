@@ -5,7 +5,7 @@ Glance's, its oddities with them. This is the schema at the head of `glimpse.mig
 with a reflection of a real Glance database.
 
 Times are naive UTC. `size` and `virtual_size` are in bytes, `min_ram` in MiB, `min_disk` in GiB. Rows of
-tables with a `deleted` column stay behind when their thing is deleted: every normal query wants `deleted` false.
+tables with a `deleted` column stay behind when their thing is deleted: normal queries want `deleted` false.
 `image_locations.meta_data`, `task_info.input`, `task_info.result` and `json_schema` hold JSON as text.
 """
 
