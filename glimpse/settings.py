@@ -91,7 +91,6 @@ FORMAT_OPTS: list[cfg.Opt] = [
                 deprecated_opts=[cfg.DeprecatedOpt("container_formats", group="DEFAULT")]),
     cfg.ListOpt("disk_formats", default=["ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"],
                 deprecated_opts=[cfg.DeprecatedOpt("disk_formats", group="DEFAULT")]),
-    cfg.ListOpt("vmdk_allowed_types", default=["streamOptimized", "monolithicSparse"]),
     cfg.BoolOpt("require_image_format_match", default=True),
     cfg.ListOpt("gpt_safety_checks_nonfatal", default=[]),
 ]  # fmt: skip
@@ -144,7 +143,6 @@ class FormatSettings:
 
     container_formats: tuple[str, ...]
     disk_formats: tuple[str, ...]
-    vmdk_allowed_types: tuple[str, ...]
     require_match: bool
     gpt_checks_nonfatal: frozenset[str]
 
@@ -345,7 +343,6 @@ def _formats(conf: cfg.ConfigOpts) -> FormatSettings:
     return FormatSettings(
         container_formats=tuple(values["container_formats"]),
         disk_formats=tuple(values["disk_formats"]),
-        vmdk_allowed_types=tuple(values["vmdk_allowed_types"]),
         require_match=values["require_image_format_match"],
         gpt_checks_nonfatal=frozenset(values["gpt_safety_checks_nonfatal"]),
     )
@@ -419,7 +416,10 @@ def _translate(group: str, opt: cfg.Opt, error: Exception) -> SettingsError:
 def _allowed(opt: cfg.Opt) -> str:
     kind = opt.type
     if isinstance(kind, types.Integer):
-        bounds = [f"at least {kind.min}" if kind.min is not None else "", f"at most {kind.max}" if kind.max is not None else ""]
+        bounds = [
+            f"at least {kind.min}" if kind.min is not None else "",
+            f"at most {kind.max}" if kind.max is not None else "",
+        ]
         return " ".join(["a whole number", *filter(None, bounds)])
     if isinstance(kind, types.Boolean):
         return "true or false"

@@ -32,7 +32,11 @@ LOCK_TIMEOUT = 30  # seconds that SQLite waits for another process's transaction
 TRIES = 20  # of one transaction, when the database chose it as the victim
 
 # What the servers say when a transaction lost and may simply be run again.
-_MYSQL_RETRY = {1205, 1213, 1020}  # lock wait timeout; deadlock or Galera certification; row changed (snapshot)
+_MYSQL_RETRY = {
+    1205,
+    1213,
+    1020,
+}  # lock wait timeout; deadlock or Galera certification; row changed (snapshot)
 _POSTGRESQL_RETRY = {"40001", "40P01"}  # serialization failure, deadlock
 
 
@@ -120,11 +124,18 @@ def _connect_args(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
             session = [f"sql_mode='{settings.mysql_sql_mode}'"] if settings.mysql_sql_mode else []
             if settings.mysql_wsrep_sync_wait is not None:
                 session.append(f"wsrep_sync_wait={settings.mysql_wsrep_sync_wait}")
-            timeouts = {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": QUERY_TIMEOUT, "write_timeout": QUERY_TIMEOUT}
+            timeouts = {
+                "connect_timeout": CONNECT_TIMEOUT,
+                "read_timeout": QUERY_TIMEOUT,
+                "write_timeout": QUERY_TIMEOUT,
+            }
             charset = {} if "charset" in url.query else {"charset": "utf8mb4"}
             return timeouts | charset | ({"init_command": f"SET {', '.join(session)}"} if session else {})
         case "postgresql":
-            return {"connect_timeout": CONNECT_TIMEOUT, "options": f"-c statement_timeout={QUERY_TIMEOUT * 1000}"}
+            return {
+                "connect_timeout": CONNECT_TIMEOUT,
+                "options": f"-c statement_timeout={QUERY_TIMEOUT * 1000}",
+            }
         case _:
             return {"timeout": LOCK_TIMEOUT}
 
@@ -153,7 +164,7 @@ def translated() -> Iterator[None]:
 
 
 def _translate(error: SQLAlchemyError) -> Exception:
-    if isinstance(error, DBAPIError) and not _server_is_away(error):
+    if not _server_is_away(error):
         return error
     LOG.error("database: %s", _reason(error))
     return Unavailable("The database does not answer; try again in a moment.", {"Retry-After": "5"})
@@ -164,9 +175,11 @@ def _reason(error: SQLAlchemyError) -> str:
     return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
-def _server_is_away(error: DBAPIError) -> bool:
+def _server_is_away(error: SQLAlchemyError) -> bool:
     # Integrity errors and the like are for the caller; operational ones say that no answer can be had now.
-    return error.connection_invalidated or isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError))
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError))
 
 
 def _may_retry(error: DBAPIError, committing: bool) -> bool:

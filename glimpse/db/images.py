@@ -1,0 +1,303 @@
+"""Images in the database: read one, insert, update, delete, and move from status to status.
+
+Two queries read an image or a page of them: one for the rows of `images`, one for all children. Everything here runs
+on the connection that it is given; whoever calls decides where a transaction begins and ends.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.exc import IntegrityError
+
+from glimpse.db.tables import image_locations, image_members, image_properties, image_tags, images
+from glimpse.domain.context import Context
+from glimpse.domain.record import Image, Location
+from glimpse.errors import Conflict, Duplicate, NotFound
+
+_COLUMNS = (
+    "id", "name", "status", "visibility", "protected", "os_hidden", "owner", "disk_format", "container_format",
+    "min_disk", "min_ram", "size", "virtual_size", "checksum", "os_hash_algo", "os_hash_value", "created_at",
+    "updated_at",
+)  # fmt: skip
+
+IMAGE_ROWS = sa.select(*(images.c[name] for name in _COLUMNS))
+
+_null = sa.cast(sa.null(), sa.Text)
+
+
+def _children(kind: str, table: sa.Table, one: Any, two: Any = _null, three: Any = _null) -> sa.Select[Any]:
+    return sa.select(
+        sa.literal_column(f"'{kind}'").label("kind"), table.c.image_id, table.c.id, one.label("a"), two.label("b"),
+        three.label("c"),
+    ).where(table.c.deleted == sa.false())  # fmt: skip
+
+
+_properties = _children("p", image_properties, image_properties.c.name, image_properties.c.value)
+_tags = _children("t", image_tags, image_tags.c.value)
+_locations = _children(
+    "l", image_locations, image_locations.c.value, image_locations.c.meta_data, image_locations.c.status
+)
+_membership = _children("m", image_members, image_members.c.member, image_members.c.status)
+
+_one = sa.bindparam("image_id")
+_many = sa.bindparam("image_ids", expanding=True)
+_project = sa.bindparam("project")
+
+_ONE_ROW = IMAGE_ROWS.where(images.c.id == _one, images.c.deleted == sa.false())
+_ONE_ROW_LOCKED = _ONE_ROW.with_for_update()
+_CHILDREN_OF_ONE = sa.union_all(
+    _properties.where(image_properties.c.image_id == _one),
+    _tags.where(image_tags.c.image_id == _one),
+    _locations.where(image_locations.c.image_id == _one),
+    _membership.where(image_members.c.image_id == _one, image_members.c.member == _project),
+)
+_CHILDREN_OF_MANY = sa.union_all(
+    _properties.where(image_properties.c.image_id.in_(_many)),
+    _tags.where(image_tags.c.image_id.in_(_many)),
+    _locations.where(image_locations.c.image_id.in_(_many)),
+    _membership.where(image_members.c.image_id.in_(_many), image_members.c.member == _project),
+)
+
+
+def get(connection: Connection, image_id: str, context: Context, lock: bool = False) -> Image:
+    """The image, if it exists and the caller may know of it. `lock` holds its row until the transaction ends.
+
+    Raises `NotFound` for absent, deleted and invisible ones alike (spec: visibility at database level).
+    """
+    if len(image_id) > 36:
+        raise not_found(image_id)
+    row = connection.execute(_ONE_ROW_LOCKED if lock else _ONE_ROW, {"image_id": image_id}).mappings().first()
+    if row is None:
+        raise not_found(image_id)
+    parameters = {"image_id": image_id, "project": context.project_id}
+    image = _assemble([row], connection.execute(_CHILDREN_OF_ONE, parameters), context)[0]
+    if not is_visible(image, context):
+        raise not_found(image_id)
+    return image
+
+
+def not_found(image_id: str) -> NotFound:
+    """What is said of an image that is not there for the caller."""
+    return NotFound(f"No image found with ID {image_id[:64]}")
+
+
+def is_visible(image: Image, context: Context) -> bool:
+    """Whether the caller may know that the image exists."""
+    if context.is_admin or image.owner is None or image.visibility in ("public", "community"):
+        return True
+    return image.owner == context.project_id or image.member is not None
+
+
+def with_children(connection: Connection, rows: Sequence[RowMapping], context: Context) -> list[Image]:
+    """Whole images for rows of `IMAGE_ROWS`, in their order."""
+    if not rows:
+        return []
+    parameters = {"image_ids": [row["id"] for row in rows], "project": context.project_id}
+    return _assemble(rows, connection.execute(_CHILDREN_OF_MANY, parameters), context)
+
+
+def _assemble(rows: Sequence[RowMapping], children: Iterable[sa.Row[Any]], context: Context) -> list[Image]:
+    properties: dict[str, dict[str, str | None]] = defaultdict(dict)
+    tags: dict[str, list[str]] = defaultdict(list)
+    locations: dict[str, list[Location]] = defaultdict(list)
+    shared: set[str] = set()
+    for kind, image_id, child_id, a, b, c in children:
+        if kind == "p":
+            properties[image_id][a] = b
+        elif kind == "t":
+            tags[image_id].append(a)
+        elif kind == "m":
+            shared.add(image_id)
+        elif c == "active":
+            locations[image_id].append(Location(a, json.loads(b) if b else {}, c, child_id))
+    return [
+        Image(
+            **row,
+            properties=properties.get(row["id"], {}),
+            tags=tuple(tags.get(row["id"], ())),
+            locations=tuple(sorted(locations.get(row["id"], ()), key=lambda location: location.id or 0)),
+            member=context.project_id
+            if row["id"] in shared and row["visibility"] == "shared" and row["owner"] != context.project_id
+            else None,
+        )
+        for row in rows
+    ]
+
+
+def insert(connection: Connection, image: Image) -> None:
+    """Store a new image with its properties and tags. Raises `Duplicate` when the id was ever used."""
+    values = {name: getattr(image, name) for name in _COLUMNS}
+    try:
+        connection.execute(images.insert().values(**values, deleted=False))
+    except IntegrityError as error:
+        raise Duplicate(f"Image ID {image.id} already exists!") from error
+    _insert_properties(connection, image.id, image.properties, image.created_at)
+    _insert_tags(connection, image.id, image.tags, image.created_at)
+
+
+def update(connection: Connection, before: Image, after: Image) -> None:
+    """Write what differs between two versions of a record, but for its status (see `set_status`) and locations."""
+    changed = {
+        name: getattr(after, name)
+        for name in _COLUMNS
+        if name != "status" and getattr(after, name) != getattr(before, name)
+    }
+    connection.execute(images.update().where(images.c.id == after.id).values(**changed, updated_at=after.updated_at))
+    gone = before.properties.keys() - after.properties.keys()
+    new = {name: value for name, value in after.properties.items() if name not in before.properties}
+    other = {
+        name: value
+        for name, value in after.properties.items()
+        if name in before.properties and before.properties[name] != value
+    }
+    _remove_properties(connection, after.id, gone, after.updated_at)
+    for name, value in other.items():
+        _revive_property(connection, after.id, name, value, after.updated_at)
+    _put_properties(connection, after.id, new, after.updated_at)
+    _remove_tags(connection, after.id, set(before.tags) - set(after.tags), after.updated_at)
+    _insert_tags(connection, after.id, [tag for tag in after.tags if tag not in before.tags], after.updated_at)
+
+
+def set_status(connection: Connection, image_id: str, before: str, after: str, when: datetime, **values: Any) -> None:
+    """Compare-and-swap of the status, with other columns on the way. Raises `Conflict` when the status is another."""
+    if after == "queued":
+        values = {"size": None, "virtual_size": None, **values}
+    result = connection.execute(
+        images.update()
+        .where(images.c.id == image_id, images.c.status == before, images.c.deleted == sa.false())
+        .values(status=after, updated_at=when, **values)
+    )
+    if result.rowcount != 1:
+        raise Conflict(f"Image {image_id} is not in status {before} any more.")
+
+
+def status_of(connection: Connection, image_id: str) -> str | None:
+    """The status that an image has now, or None when it is deleted or was never there."""
+    query = sa.select(images.c.status).where(images.c.id == image_id, images.c.deleted == sa.false())
+    return connection.execute(query).scalar()
+
+
+def add_location(connection: Connection, image_id: str, location: Location, when: datetime) -> None:
+    """Record one more place that holds the bytes."""
+    connection.execute(
+        image_locations.insert().values(
+            image_id=image_id, value=location.url, meta_data=json.dumps(dict(location.metadata)),
+            status=location.status, created_at=when, updated_at=when, deleted=False,
+        )
+    )  # fmt: skip
+
+
+def has_location(connection: Connection, url: str) -> bool:
+    """Whether any image that is not deleted keeps its bytes at this URL."""
+    query = sa.select(image_locations.c.id).where(
+        image_locations.c.value == url, image_locations.c.deleted == sa.false()
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def delete(connection: Connection, image: Image, when: datetime) -> None:
+    """Soft-delete the image and its children. Raises `Conflict` when its status changed meanwhile."""
+    gone = {"deleted": True, "deleted_at": when}
+    set_status(connection, image.id, image.status, "deleted", when, **gone)
+    connection.execute(_live(image_locations, image.id).values(status="deleted", **gone))
+    for table in (image_properties, image_tags, image_members):
+        connection.execute(_live(table, image.id).values(**gone))
+
+
+def _live(table: sa.Table, image_id: str) -> sa.Update:
+    return table.update().where(table.c.image_id == image_id, table.c.deleted == sa.false())
+
+
+# --- properties ------------------------------------------------------------------------------------------------------
+
+
+def set_property(connection: Connection, image_id: str, name: str, value: str, when: datetime) -> None:
+    """Give one property a value, whether or not it has one."""
+    _put_properties(connection, image_id, {name: value}, when)
+
+
+def drop_property(connection: Connection, image_id: str, name: str) -> None:
+    """Remove a property without a trace (marks of the service itself, not users' properties)."""
+    connection.execute(
+        image_properties.delete().where(image_properties.c.image_id == image_id, image_properties.c.name == name)
+    )
+
+
+def with_property(connection: Connection, name: str) -> list[tuple[str, str, datetime | None]]:
+    """(image id, value, time of the last change) of every live property of that name on an image in `saving`."""
+    query = (
+        sa.select(image_properties.c.image_id, image_properties.c.value, image_properties.c.updated_at)
+        .join(images, images.c.id == image_properties.c.image_id)
+        .where(images.c.status == "saving", images.c.deleted == sa.false())
+        .where(image_properties.c.name == name, image_properties.c.deleted == sa.false())
+    )
+    return [(row[0], row[1], row[2]) for row in connection.execute(query)]
+
+
+def replace_property(connection: Connection, image_id: str, name: str, before: str, after: str, when: datetime) -> bool:
+    """Compare-and-swap of one property; tells whether it had the value `before`."""
+    result = connection.execute(
+        image_properties.update()
+        .where(image_properties.c.image_id == image_id, image_properties.c.name == name)
+        .where(image_properties.c.value == before, image_properties.c.deleted == sa.false())
+        .values(value=after, updated_at=when)
+    )
+    return result.rowcount == 1
+
+
+def _put_properties(connection: Connection, image_id: str, values: Mapping[str, str | None], when: datetime) -> None:
+    fresh = {
+        name: value for name, value in values.items() if not _revive_property(connection, image_id, name, value, when)
+    }
+    _insert_properties(connection, image_id, fresh, when)
+
+
+def _revive_property(connection: Connection, image_id: str, name: str, value: str | None, when: datetime) -> bool:
+    """(image_id, name) is unique, so a property that was removed once has a row that must be used again."""
+    result = connection.execute(
+        image_properties.update()
+        .where(image_properties.c.image_id == image_id, image_properties.c.name == name)
+        .values(value=value, updated_at=when, deleted=False, deleted_at=None)
+    )
+    return result.rowcount == 1
+
+
+def _insert_properties(connection: Connection, image_id: str, values: Mapping[str, str | None], when: datetime) -> None:
+    if values:
+        rows = [
+            {"image_id": image_id, "name": name, "value": value, "created_at": when, "updated_at": when,
+             "deleted": False}
+            for name, value in values.items()
+        ]  # fmt: skip
+        connection.execute(image_properties.insert(), rows)
+
+
+def _remove_properties(connection: Connection, image_id: str, names: Iterable[str], when: datetime) -> None:
+    if names := list(names):
+        gone = _live(image_properties, image_id).where(image_properties.c.name.in_(names))
+        connection.execute(gone.values(deleted=True, deleted_at=when))
+
+
+# --- tags ------------------------------------------------------------------------------------------------------------
+
+
+def _insert_tags(connection: Connection, image_id: str, tags: Sequence[str], when: datetime) -> None:
+    if tags:
+        rows = [
+            {"image_id": image_id, "value": tag, "created_at": when, "updated_at": when, "deleted": False}
+            for tag in tags
+        ]
+        connection.execute(image_tags.insert(), rows)
+
+
+def _remove_tags(connection: Connection, image_id: str, tags: Iterable[str], when: datetime) -> None:
+    if tags := list(tags):
+        gone = _live(image_tags, image_id).where(image_tags.c.value.in_(tags))
+        connection.execute(gone.values(deleted=True, deleted_at=when))

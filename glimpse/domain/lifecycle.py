@@ -1,0 +1,44 @@
+"""The image state machine, as a table (API reference, Image status).
+
+`queued` holds a record without bytes, `saving` while bytes arrive with an upload, `uploading` and `importing` on the way
+through staging, `active` when the bytes can be had, `deactivated` when only admins may have them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from glimpse.domain.record import Image
+from glimpse.errors import BadRequest, Conflict
+
+TRANSITIONS: dict[str, frozenset[str]] = {
+    "queued": frozenset({"saving", "uploading", "importing", "active", "deleted"}),
+    "saving": frozenset({"active", "killed", "deleted", "queued"}),
+    "uploading": frozenset({"importing", "queued", "deleted"}),
+    "importing": frozenset({"active", "deleted", "queued"}),
+    "active": frozenset({"pending_delete", "deleted", "deactivated"}),
+    "killed": frozenset({"deleted"}),
+    "pending_delete": frozenset({"deleted", "active"}),
+    "deleted": frozenset(),
+    "deactivated": frozenset({"active", "deleted"}),
+}
+
+STATUSES = tuple(TRANSITIONS)
+
+# Bytes without a format are of no use to anybody, so these states want both formats.
+_NEED_FORMATS = frozenset({"saving", "active", "importing"})
+
+
+def check_transition(image: Image, to: str) -> None:
+    """Raise `Conflict` when the table forbids the step, `BadRequest` when the step needs formats that are not set."""
+    if to not in TRANSITIONS[image.status]:
+        raise Conflict(f"Image status transition from {image.status} to {to} is not allowed")
+    if image.status in ("queued", "uploading") and to in _NEED_FORMATS:
+        for name in ("container_format", "disk_format"):
+            if getattr(image, name) is None:
+                raise BadRequest(f"Property {name} must be set prior to saving data")
+
+
+def now() -> datetime:
+    """The present as records keep it: UTC, no zone, whole seconds (what every supported DATETIME column holds)."""
+    return datetime.now(UTC).replace(tzinfo=None, microsecond=0)

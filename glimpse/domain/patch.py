@@ -1,0 +1,143 @@
+"""JSON patch of images: the two media types, the pointers, and what a change does to a record.
+
+API reference, Update image. `openstack-images-v2.1-json-patch` is the RFC 6902 shape with add, replace and remove;
+`v2.0` is the older one, where the operation is the member's name and `add` refuses to overwrite.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glimpse.domain.record import Image
+from glimpse.domain.schema import READ_ONLY, RESERVED, RESERVED_PREFIX, ImageSchema
+from glimpse.errors import BadRequest, Conflict, Forbidden
+
+MEDIA_V20 = "application/openstack-images-v2.0-json-patch"
+MEDIA_V21 = "application/openstack-images-v2.1-json-patch"
+
+OPERATIONS = ("add", "replace", "remove")
+
+# Base properties that a client may change; everything else with a base name is read-only.
+WRITABLE = frozenset({
+    "name", "visibility", "protected", "os_hidden", "owner", "container_format", "disk_format", "min_disk", "min_ram",
+    "tags",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One operation on one property."""
+
+    operation: str
+    name: str
+    value: Any = None
+    may_overwrite: bool = True
+
+
+def parse(media_type: str, body: Any) -> list[Change]:
+    """The changes that a PATCH body asks for, in order.
+
+    Raises `BadRequest` for a malformed body and `Forbidden` for properties that no client may touch.
+    """
+    if not isinstance(body, list):
+        raise BadRequest("Request body must be a JSON array of operation objects.")
+    return [_parse_one(entry, media_type == MEDIA_V20) for entry in body]
+
+
+def _parse_one(entry: Any, old_form: bool) -> Change:
+    if not isinstance(entry, dict):
+        raise BadRequest("Operations must be JSON objects.")
+    if old_form:
+        found = [name for name in OPERATIONS if name in entry]
+        if len(found) != 1:
+            raise BadRequest("Operation objects must contain exactly one member named add, remove or replace.")
+        operation, pointer = found[0], entry[found[0]]
+    else:
+        operation, pointer = entry.get("op"), entry.get("path")
+        if operation not in OPERATIONS:
+            raise BadRequest(f"Operations must be one of {', '.join(OPERATIONS)}.")
+        if pointer is None:
+            raise BadRequest("Operation objects must contain a member named path.")
+    tokens = _tokens(pointer)
+    _check_depth(operation, tokens)
+    if operation != "remove" and "value" not in entry:
+        raise BadRequest(f'Operation "{operation}" requires a member named "value".')
+    _check_allowed(tokens[0])
+    return Change(operation, tokens[0], entry.get("value"), may_overwrite=not old_form)
+
+
+_BAD_ESCAPE = re.compile(r"~(?![01])")
+
+
+def _tokens(pointer: Any) -> list[str]:
+    """Split a JSON pointer (RFC 6901)."""
+    if not isinstance(pointer, str) or not pointer.startswith("/"):
+        raise BadRequest(f"Pointer {str(pointer)[:100]!r} does not start with '/'.")
+    if "//" in pointer or pointer.endswith("/"):
+        raise BadRequest(f"Pointer {pointer[:100]!r} has an empty token.")
+    if _BAD_ESCAPE.search(pointer):
+        raise BadRequest(f"Pointer {pointer[:100]!r} has a '~' that is not part of an escape.")
+    tokens = [part.replace("~1", "/").replace("~0", "~").strip() for part in pointer[1:].split("/")]
+    if not all(tokens):
+        raise BadRequest(f"Pointer {pointer[:100]!r} has a blank token.")
+    return tokens
+
+
+def _check_depth(operation: str, tokens: list[str]) -> None:
+    wanted = 1
+    if tokens[0] == "locations" and operation != "replace":
+        wanted = 2
+    if len(tokens) != wanted:
+        raise BadRequest(f"Invalid JSON pointer for this resource: '/{'/'.join(tokens)[:100]}'")
+
+
+def _check_allowed(name: str) -> None:
+    if name in READ_ONLY:
+        raise Forbidden(f"Attribute '{name}' is read-only.")
+    if name in RESERVED or name.startswith(RESERVED_PREFIX):
+        raise Forbidden(f"Attribute '{name[:255]}' is reserved.")
+    if name == "locations":
+        raise Forbidden("It is not allowed to change the locations of an image here.")
+
+
+def apply(image: Image, changes: list[Change], schema: ImageSchema, is_admin: bool) -> Image:
+    """The record after all changes; the one before stays as it is.
+
+    Raises `BadRequest` (value), `Conflict` (the property is missing, or there already), `Forbidden` (not removable, not
+    now, or the owner's change by anyone but an admin).
+    """
+    for change in changes:
+        image = _apply_one(image, change, schema, is_admin)
+    return image
+
+
+def _apply_one(image: Image, change: Change, schema: ImageSchema, is_admin: bool) -> Image:
+    name = change.name
+    if change.operation == "remove":
+        return _remove(image, name)
+    schema.validate_value(name, change.value)
+    exists = name in WRITABLE or name in image.properties
+    if change.operation == "replace" and not exists:
+        raise Conflict(f"Property {name} does not exist.")
+    if change.operation == "add" and exists and not change.may_overwrite:
+        raise Conflict(f"Property {name} already present.")
+    if name not in WRITABLE:
+        return image.with_(properties={**image.properties, name: change.value})
+    if name == "owner" and not is_admin:
+        raise Forbidden("Owner can't be updated by non admin.")
+    if name in ("disk_format", "container_format") and image.status not in ("queued", "importing"):
+        raise Forbidden(f"Attribute {name} can be only replaced for a queued image.")
+    value = tuple(dict.fromkeys(change.value)) if name == "tags" else change.value
+    return image.with_(**{name: value})
+
+
+def _remove(image: Image, name: str) -> Image:
+    if name in WRITABLE:
+        raise Forbidden(f"Property {name} may not be removed.")
+    if name not in image.properties:
+        raise Conflict(f"Property {name} does not exist.")
+    kept: Mapping[str, str | None] = {key: value for key, value in image.properties.items() if key != name}
+    return image.with_(properties=kept)

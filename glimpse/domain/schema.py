@@ -1,0 +1,187 @@
+"""The JSON Schemas of image and images: what the API publishes is what it validates with (API reference, Schemas)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jsonschema_rs
+
+from glimpse.domain.lifecycle import STATUSES
+from glimpse.errors import BadRequest
+
+Schema = dict[str, Any]
+
+UUID_PATTERN = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"
+INT_MAX = 2**31 - 1
+
+READ_ONLY = frozenset({
+    "created_at", "updated_at", "status", "checksum", "size", "virtual_size", "direct_url", "self", "file", "schema",
+    "id", "os_hash_algo", "os_hash_value", "stores",
+})  # fmt: skip
+RESERVED = frozenset({"location", "deleted", "deleted_at"})
+RESERVED_PREFIX = "os_glance"
+
+
+def base_properties(container_formats: Sequence[str], disk_formats: Sequence[str]) -> dict[str, Schema]:
+    """The properties that every image has, in the order in which the schema lists them."""
+    text = {"type": ["null", "string"]}
+    count = {"type": ["null", "integer"], "readOnly": True}
+    shown = {"type": "string", "readOnly": True}
+    return {
+        "id": {"type": "string", "description": "Identifier of the image", "pattern": UUID_PATTERN},
+        "name": text | {"description": "Name for humans; need not be unique", "maxLength": 255},
+        "status": shown | {"description": "Where the image is in its life", "enum": list(STATUSES)},
+        "visibility": {
+            "type": "string",
+            "description": "Who may see and use the image",
+            "enum": ["community", "public", "private", "shared"],
+        },
+        "protected": {"type": "boolean", "description": "If true, the image cannot be deleted"},
+        "os_hidden": {"type": "boolean", "description": "If true, default image lists leave the image out"},
+        "checksum": text | {"readOnly": True, "description": "md5 of the image data, in hex", "maxLength": 32},
+        "os_hash_algo": text
+        | {"readOnly": True, "description": "Name of the hash behind os_hash_value", "maxLength": 64},
+        "os_hash_value": text
+        | {
+            "readOnly": True,
+            "description": "Hash of the image data by os_hash_algo, in hex",
+            "maxLength": 128,
+        },
+        "owner": text | {"description": "Project that owns the image", "maxLength": 255},
+        "size": count | {"description": "Length of the image data in bytes"},
+        "virtual_size": count | {"description": "Size in bytes of the disk that the image describes"},
+        "container_format": text | {"description": "Format of the container", "enum": [None, *container_formats]},
+        "disk_format": text | {"description": "Format of the disk", "enum": [None, *disk_formats]},
+        "created_at": shown | {"description": "When the image was registered"},
+        "updated_at": shown | {"description": "When the image was last changed"},
+        "tags": {
+            "type": "array",
+            "description": "Words to find the image by",
+            "items": {"type": "string", "maxLength": 255},
+        },
+        "direct_url": shown | {"description": "Where the store keeps the data"},
+        "min_ram": {"type": "integer", "description": "MiB of RAM that an instance needs at least"},
+        "min_disk": {"type": "integer", "description": "GiB of disk that an instance needs at least"},
+        "self": shown | {"description": "Link to this image"},
+        "file": shown | {"description": "Link to the image data"},
+        "stores": shown | {"description": "Stores that hold the image data"},
+        "schema": shown | {"description": "Link to this schema"},
+        "locations": {
+            "type": "array",
+            "description": "Places that hold the image data",
+            "items": _location(),
+        },
+    }
+
+
+def _location() -> Schema:
+    validation = {
+        "type": "object",
+        "description": "What the data must hash to",
+        "writeOnly": True,
+        "additionalProperties": False,
+        "properties": {
+            "checksum": {"type": "string", "minLength": 32, "maxLength": 32},
+            "os_hash_algo": {"type": "string", "maxLength": 64},
+            "os_hash_value": {"type": "string", "maxLength": 128},
+        },
+        "required": ["os_hash_algo", "os_hash_value"],
+    }
+    return {
+        "type": "object",
+        "properties": {
+            "url": {"type": "string", "maxLength": 255},
+            "metadata": {"type": "object"},
+            "validation_data": validation,
+        },
+        "required": ["url", "metadata"],
+    }
+
+
+IMAGE_LINKS = [
+    {"rel": "self", "href": "{self}"},
+    {"rel": "enclosure", "href": "{file}"},
+    {"rel": "describedby", "href": "{schema}"},
+]
+
+
+def image_schema(base: Mapping[str, Schema]) -> Schema:
+    """The schema of one image: the base properties, and any number of others that hold strings."""
+    return {
+        "name": "image",
+        "properties": dict(base),
+        "additionalProperties": {"type": "string"},
+        "links": IMAGE_LINKS,
+    }
+
+
+def collection_schema(name: str, item: Schema) -> Schema:
+    """The schema of a page of items with its links to other pages."""
+    return {
+        "name": name,
+        "properties": {
+            name: {"type": "array", "items": item},
+            "first": {"type": "string"},
+            "next": {"type": "string"},
+            "schema": {"type": "string"},
+        },
+        "links": [
+            {"rel": "first", "href": "{first}"},
+            {"rel": "next", "href": "{next}"},
+            {"rel": "describedby", "href": "{schema}"},
+        ],
+    }
+
+
+class ImageSchema:
+    """The image schema of one configuration: as documents to publish, and compiled to validate with."""
+
+    def __init__(self, container_formats: Sequence[str], disk_formats: Sequence[str]) -> None:
+        base = base_properties(container_formats, disk_formats)
+        self.image = image_schema(base)
+        self.images = collection_schema("images", self.image)
+        self._whole = jsonschema_rs.Draft7Validator(self.image)
+        self._single = {name: jsonschema_rs.Draft7Validator(schema) for name, schema in base.items()}
+        self._extra = jsonschema_rs.Draft7Validator({"type": "string"})
+
+    def validate(self, body: Any) -> dict[str, Any]:
+        """Check a whole image as a client sent it. Raises `BadRequest`."""
+        if not isinstance(body, dict):
+            raise BadRequest("Provided object does not match schema 'image': an object is wanted")
+        try:
+            self._whole.validate(body)
+        except jsonschema_rs.ValidationError as error:
+            raise _mismatch(error) from error
+        for key, value in body.items():
+            _check_text(key, value)
+        return body
+
+    def validate_value(self, name: str, value: Any) -> None:
+        """Check one property on its own, as PATCH changes it. Raises `BadRequest`."""
+        try:
+            self._single.get(name, self._extra).validate(value)
+        except jsonschema_rs.ValidationError as error:
+            raise _mismatch(error) from error
+        _check_text(name, value)
+
+
+def _mismatch(error: jsonschema_rs.ValidationError) -> BadRequest:
+    where = f" (at {'/'.join(str(part) for part in error.instance_path)})" if error.instance_path else ""
+    return BadRequest(f"Provided object does not match schema 'image': {error.message[:512]}{where}")
+
+
+def _check_text(name: str, value: Any) -> None:
+    """What JSON Schema cannot say: the columns hold at most 255 characters of a name, and no U+10000 or NUL."""
+    if len(name) > 255:
+        raise BadRequest(f"Property names may have at most 255 characters, not {len(name)}")
+    for text in (name, *(value if isinstance(value, list) else [value])):
+        if isinstance(text, str) and not is_storable(text):
+            raise BadRequest("Characters U+10000 and above, NUL and lone surrogates are not supported")
+    if name in ("min_ram", "min_disk") and not 0 <= value <= INT_MAX:
+        raise BadRequest(f"{name} must be between 0 and {INT_MAX}")
+
+
+def is_storable(text: str) -> bool:
+    """Whether every supported database can keep the text (MySQL's utf8 has three bytes, PostgreSQL no NUL)."""
+    return not any(character == "\0" or character > "\uffff" or "\ud800" <= character <= "\udfff" for character in text)
