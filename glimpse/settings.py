@@ -240,10 +240,7 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
         algorithm = _hash_name(default["hashing_algorithm"])
     except ValueError as error:
         raise _refuse(conf, "DEFAULT", "hashing_algorithm", str(error)) from error
-    same = ("bind_port backlog record_threads graceful_shutdown_timeout client_socket_timeout"
-            " allow_unauthenticated_network http_basic_auth_user_file limit_param_default api_limit_max"
-            " allow_anonymous_access max_request_id_length image_property_quota image_tag_quota image_size_cap"
-            " show_image_direct_url show_multiple_locations").split()  # fmt: skip
+    same = ["bind_port", "backlog", "record_threads", "graceful_shutdown_timeout", "client_socket_timeout", "allow_unauthenticated_network", "http_basic_auth_user_file", "limit_param_default", "api_limit_max", "allow_anonymous_access", "max_request_id_length", "image_property_quota", "image_tag_quota", "image_size_cap", "show_image_direct_url", "show_multiple_locations"]  # fmt: skip
     return Settings(
         conf=conf,
         bind_host=host,
@@ -427,8 +424,8 @@ def _allowed(opt: cfg.Opt) -> str:
         return "key:value pairs with commas between"
     if isinstance(kind, types.List):
         return "[a,b] in square brackets" if kind.bounds else "values with commas between"
-    if getattr(kind, "choices", None):
-        return ", ".join(str(choice) for choice in kind.choices)
+    if choices := getattr(kind, "choices", None):
+        return ", ".join(str(choice) for choice in choices)
     return str(kind)
 
 

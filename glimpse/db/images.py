@@ -46,9 +46,9 @@ _locations = _children(
 )
 _membership = _children("m", image_members, image_members.c.member, image_members.c.status)
 
-_one = sa.bindparam("image_id")
-_many = sa.bindparam("image_ids", expanding=True)
-_project = sa.bindparam("project")
+_one: sa.BindParameter[str] = sa.bindparam("image_id")
+_many: sa.BindParameter[list[str]] = sa.bindparam("image_ids", expanding=True)
+_project: sa.BindParameter[str | None] = sa.bindparam("project")
 
 _ONE_ROW = IMAGE_ROWS.where(images.c.id == _one, images.c.deleted == sa.false())
 _ONE_ROW_LOCKED = _ONE_ROW.with_for_update()
@@ -108,7 +108,8 @@ def _assemble(rows: Sequence[RowMapping], children: Iterable[sa.Row[Any]], conte
     tags: dict[str, list[str]] = defaultdict(list)
     locations: dict[str, list[Location]] = defaultdict(list)
     shared: set[str] = set()
-    for kind, image_id, child_id, a, b, c in children:
+    for child in children:
+        kind, image_id, child_id, a, b, c = child
         if kind == "p":
             properties[image_id][a] = b
         elif kind == "t":

@@ -1,7 +1,8 @@
 """What image content really is: the stream is held against the declared disk_format while it passes.
 
-The detection is oslo.utils' format inspector; here is only what is concluded from it. Source of the rules: OSSA-2015-014,
-OSSA-2023-002, OSSA-2024-001 (files of the host read through an image's header), and the Glance-as-defender specification.
+The detection is oslo.utils' format inspector; here is only what is concluded from it. Source of the rules:
+OSSA-2015-014, OSSA-2023-002, OSSA-2024-001 (files of the host read through an image's header), and the specification
+"Glance as defender".
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class ContentInspector:
         self._require_match = require_match
         self._nonfatal = frozenset(gpt_checks_nonfatal)
         self._block = _Block()
-        self._wrapper = format_inspector.InspectWrapper(cast(IO[bytes], self._block))
+        self._wrapper = format_inspector.InspectWrapper(cast("IO[bytes]", self._block))
         self._received = 0
 
     def feed(self, block: bytes) -> None:

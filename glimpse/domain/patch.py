@@ -56,7 +56,7 @@ def _parse_one(entry: Any, old_form: bool) -> Change:
             raise BadRequest("Operation objects must contain exactly one member named add, remove or replace.")
         operation, pointer = found[0], entry[found[0]]
     else:
-        operation, pointer = entry.get("op"), entry.get("path")
+        operation, pointer = str(entry.get("op")), entry.get("path")
         if operation not in OPERATIONS:
             raise BadRequest(f"Operations must be one of {', '.join(OPERATIONS)}.")
         if pointer is None:

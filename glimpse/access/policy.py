@@ -1,0 +1,146 @@
+"""Who may do what: Glance's rules and defaults on oslo.policy, with the operator's policy.yaml on top."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from oslo_config import cfg
+from oslo_policy import opts as policy_opts
+from oslo_policy import policy as oslo_policy
+
+from glimpse.domain.context import Context
+from glimpse.domain.record import Image
+from glimpse.errors import Forbidden, NotFound, SettingsError
+
+LOG = logging.getLogger(__name__)
+
+RELOAD_CHECK = 1.0  # seconds between looks at the policy files; a changed file counts without a restart
+
+_ADMIN = "rule:context_is_admin"
+_MEMBER = f"{_ADMIN} or (role:member and project_id:%(project_id)s)"
+_READER = f"{_ADMIN} or (role:reader and project_id:%(project_id)s)"
+_CREATE = f"{_ADMIN} or (role:member and project_id:%(project_id)s and project_id:%(owner)s)"
+_SEEN = (
+    "(project_id:%(project_id)s or project_id:%(member_id)s or 'community':%(visibility)s"
+    " or 'public':%(visibility)s or 'shared':%(visibility)s)"
+)
+
+# name: (check, has an older and wider default that enforce_new_defaults = false brings back)
+IMAGE_RULES: Mapping[str, tuple[str, bool]] = {
+    "add_image": (_CREATE, True),
+    "delete_image": (_MEMBER, True),
+    "get_image": (f"{_ADMIN} or (role:reader and {_SEEN})", True),
+    "get_images": (_READER, True),
+    "modify_image": (_MEMBER, True),
+    "publicize_image": (_ADMIN, False),
+    "communitize_image": (_MEMBER, True),
+    "download_image": (f"{_ADMIN} or (role:member and {_SEEN})", True),
+    "upload_image": (_MEMBER, True),
+}
+
+
+def rules() -> list[oslo_policy.RuleDefault]:
+    """Every rule of the calls that exist, for the enforcer and for oslo.policy's own tools."""
+    plain = [
+        oslo_policy.RuleDefault("default", ""),
+        oslo_policy.RuleDefault("context_is_admin", "role:admin"),
+        oslo_policy.RuleDefault("service_api", "role:service or role:admin"),
+    ]
+    return plain + [_image_rule(name, check, old) for name, (check, old) in IMAGE_RULES.items()]
+
+
+def _image_rule(name: str, check: str, old: bool) -> oslo_policy.RuleDefault:
+    before = None
+    if old:
+        before = oslo_policy.DeprecatedRule(
+            name, "rule:default", deprecated_reason="Defaults follow roles and projects.", deprecated_since="Yoga"
+        )
+    return oslo_policy.RuleDefault(name, check, scope_types=["project"], deprecated_rule=before)
+
+
+class Policy:
+    """Answers for the whole process. Safe to use from any thread."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        """Read the policy files. Raises `SettingsError` when one cannot be understood."""
+        policy_opts.set_defaults(conf, policy_file="policy.yaml")
+        self._enforcer = oslo_policy.Enforcer(conf)
+        self._enforcer.suppress_deprecation_warnings = True
+        self._enforcer.suppress_default_change_warnings = True
+        self._enforcer.register_defaults(rules())
+        try:
+            self._enforcer.load_rules()
+        except Exception as error:  # yaml, json and oslo.policy each raise their own
+            raise SettingsError(f"policy file: {' '.join(str(error).split())}") from error
+        # Looking for changed files on every question would cost more than the question.
+        self._enforcer.use_conf = False
+        self._looked = time.monotonic()
+        self._lock = threading.Lock()
+
+    def _reload(self) -> None:
+        if time.monotonic() - self._looked < RELOAD_CHECK or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._enforcer.use_conf = True
+            self._enforcer.load_rules()
+        except Exception:
+            LOG.exception("the policy files cannot be read; the rules stay as they were")
+        finally:
+            self._enforcer.use_conf = False
+            self._looked = time.monotonic()
+            self._lock.release()
+
+    def allows(self, rule: str, context: Context, target: Mapping[str, Any]) -> bool:
+        """Whether the rule lets the caller do this to the target."""
+        self._reload()
+        return bool(self._enforcer.enforce(rule, target, context.credentials()))
+
+    def require(self, rule: str, context: Context, target: Mapping[str, Any]) -> None:
+        """Raise `Forbidden` when the rule refuses."""
+        if not self.allows(rule, context, target):
+            raise Forbidden("You are not authorized to complete this action.")
+
+    def require_for_image(self, rule: str, context: Context, image: Image) -> None:
+        """Raise `Forbidden`, or `NotFound` for a caller who may not even know that the image exists."""
+        target = image_target(image)
+        if self.allows(rule, context, target):
+            return
+        if rule == "get_image" or not self.allows("get_image", context, target):
+            raise NotFound(f"No image found with ID {image.id}")
+        raise Forbidden("You are not authorized to complete this action.")
+
+
+def image_target(image: Image) -> dict[str, Any]:
+    """An image as rules see it: its attributes, its extra properties, and the names that older rules use."""
+    return {
+        **image.properties,
+        "id": image.id,
+        "image_id": image.id,
+        "name": image.name,
+        "status": image.status,
+        "visibility": image.visibility,
+        "owner": image.owner,
+        "project_id": image.owner,
+        "member": image.member,
+        "member_id": image.member,
+        "protected": image.protected,
+        "os_hidden": image.os_hidden,
+        "disk_format": image.disk_format,
+        "container_format": image.container_format,
+        "min_disk": image.min_disk,
+        "min_ram": image.min_ram,
+        "size": image.size,
+        "tags": image.tags,
+    }
+
+
+def require_owner(context: Context, image: Image) -> None:
+    """Only admins and the owner's project change an image, whatever the policy says. Raises `Forbidden`."""
+    if context.read_only:
+        raise Forbidden("Anonymous callers may only read.")
+    if not context.is_admin and (image.owner is None or image.owner != context.project_id):
+        raise Forbidden("You are not authorized to complete this action.")

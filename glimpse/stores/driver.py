@@ -1,0 +1,100 @@
+"""The store interface: what keeps the bytes of images has to be able to do, and nothing more.
+
+A driver moves bytes between a stream and one storage product. It does not hash, count quotas, inspect, retry or log
+requests: that happens once, around the stream, in `images.data`. A driver translates its product's failures into
+`glimpse.errors`; it never lets a path, an address or a credential into an error's message.
+
+Every driver passes `glimpse.stores.conformance`; its test is the few lines that run that suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+BLOCK = 1 << 20  # bytes in a block, but for the last one of a stream
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is true of a kind of store. `schemes` are those of the URLs it gives out and understands."""
+
+    type: str
+    schemes: tuple[str, ...]
+    writable: bool
+    ranges: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The result of `put`: where the bytes are, how many, and what clients may know about the place."""
+
+    url: str
+    size: int
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Reader(Protocol):
+    """Bytes that are there for sure. `size` is their number, None when the store does not say."""
+
+    size: int | None
+
+    def stream(self, offset: int, length: int | None) -> AsyncIterator[bytes]:
+        """The bytes from `offset`, `length` of them or all that follow.
+
+        An offset other than 0 only where `Facts.ranges` is true. Raises `Unavailable` when the store fails midway.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection or the file. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class FileReader(Protocol):
+    """A `Reader` whose bytes are a plain file, so that the kernel can send them (sendfile)."""
+
+    def fileno(self) -> int:
+        """The open file's descriptor; offsets in the file are offsets in the image."""
+        ...
+
+
+class Store(Protocol):
+    """One configured store. Safe for any number of calls at once within one event loop."""
+
+    facts: Facts
+
+    async def put(self, image_id: str, blocks: AsyncIterator[bytes], size: int | None) -> Stored:
+        """Keep the bytes of an image: all of them, durable when this returns, or none.
+
+        `size` is the expected number of bytes, None when unknown. A failure of `blocks` passes through unchanged.
+        Raises `Duplicate` (the store holds bytes for this image), `StoreFull`, `Unavailable` (not now, or write
+        permission denied), `Gone` (the store cannot be written to at all).
+        """
+        ...
+
+    async def open(self, url: str) -> Reader:
+        """Open what `put` returned. Raises `NotFound`, `Unavailable`, `Forbidden` before the first byte."""
+        ...
+
+    async def stat(self, url: str) -> int | None:
+        """The number of bytes there, None when the store does not say. Raises as `open`."""
+        ...
+
+    async def delete(self, url: str) -> None:
+        """Remove the bytes. Raises `NotFound`, `Forbidden`, `Unavailable`, `Conflict` (in use)."""
+        ...
+
+    async def discard(self, image_id: str) -> None:
+        """Remove whatever a `put` of this image left behind when its process was killed. Nothing there is fine."""
+        ...
+
+    async def check(self) -> None:
+        """Raise the reason why the store cannot be used now; return when it can."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and threads."""
+        ...

@@ -1,0 +1,326 @@
+"""Store `file`: images as files in one or several directories (Glance's filesystem store).
+
+    <datadir>/<image id>                     an image, complete and synced
+    <datadir>/.<image id>.<token>.part       bytes of an upload that is under way, or that was killed
+
+A file gets its real name only after its bytes are on the disk, by a link that cannot overwrite another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from oslo_config import cfg
+
+from glimpse.errors import (
+    Duplicate,
+    Forbidden,
+    GlimpseError,
+    Gone,
+    NotFound,
+    SettingsError,
+    StoreFull,
+    Unavailable,
+)
+from glimpse.stores.driver import BLOCK, Facts, Stored
+
+OPTIONS: list[cfg.Opt] = [
+    cfg.StrOpt("filesystem_store_datadir", default="/var/lib/glance/images"),
+    cfg.MultiStrOpt("filesystem_store_datadirs", default=[]),
+    cfg.StrOpt("filesystem_store_metadata_file"),
+    cfg.IntOpt("filesystem_store_file_perm", default=0, help="Octal mode of image files; 0 leaves it to the umask"),
+    cfg.IntOpt("filesystem_store_chunk_size", default=64 * 1024, min=1),
+    cfg.BoolOpt("filesystem_thin_provisioning", default=False),
+    cfg.IntOpt("filesystem_store_timeout", default=0, min=0, help="Seconds that one access may take; 0 for no limit"),
+    cfg.IntOpt("filesystem_store_thread_pool_size", default=10, min=1),
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class FileStore:
+    """A `driver.Store` on directories, and on any file system with hard links (ext4, xfs, NFS, CephFS, tmpfs)."""
+
+    facts = Facts("file", ("file", "filesystem"), writable=True, ranges=True)
+
+    def __init__(self, options: Mapping[str, Any], where: str) -> None:
+        """Create missing directories. `where` names the section for `SettingsError`."""
+        self._directories = _directories(options, where)
+        self._mode = _mode(options["filesystem_store_file_perm"], where)
+        self._metadata = _metadata(options["filesystem_store_metadata_file"], where)
+        self._hole = options["filesystem_store_chunk_size"] if options["filesystem_thin_provisioning"] else 0
+        self._timeout = options["filesystem_store_timeout"] or None
+        self._threads = ThreadPoolExecutor(options["filesystem_store_thread_pool_size"], "file-store")
+        self._read_only = not self._prepare()
+
+    def _prepare(self) -> bool:
+        """Make the directories; tells whether at least one can be written to."""
+        writable = False
+        for directory, _ in self._directories:
+            with suppress(OSError):
+                directory.mkdir(parents=True, exist_ok=True)
+                if self._mode is not None:
+                    directory.chmod(directory.stat().st_mode | _search_bits(self._mode))
+                writable = os.access(directory, os.W_OK | os.X_OK) or writable
+        return writable
+
+    async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """One access to the disk, in a thread of this store, so that a hung mount stops nobody else."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
+        try:
+            done, _ = await asyncio.wait([future], timeout=self._timeout)
+        except asyncio.CancelledError:
+            # A thread cannot be stopped: whoever cleans up next must find it at rest.
+            await asyncio.wait([future], timeout=self._timeout)
+            raise
+        if not done:
+            raise Unavailable("The store does not answer in time.")
+        try:
+            return future.result()
+        except OSError as error:
+            raise _translated(error) from error
+
+    async def put(self, image_id: str, blocks: AsyncIterator[bytes], size: int | None) -> Stored:
+        if self._read_only:
+            raise Gone("The store cannot be written to.")
+        directory = await self._run(self._choose, size)
+        final = directory / image_id
+        part = directory / f".{image_id}.{secrets.token_hex(8)}.part"
+        output = await self._run(_create, part, final)
+        try:
+            written = 0
+            async for block in blocks:
+                await self._run(self._write, output, block)
+                written += len(block)
+            await self._run(self._publish, output, written, part, final)
+        finally:
+            # Also when the task is cancelled: the thread removes the part, whatever becomes of this coroutine.
+            await asyncio.shield(self._run(_drop, output, part))
+        return Stored(final.as_uri(), written, self._metadata_of(directory))
+
+    def _choose(self, size: int | None) -> Path:
+        """The directory of the highest priority with room; among equals the one with the most."""
+        free = [(priority, _free(directory), directory) for directory, priority in self._directories]
+        fitting = [entry for entry in free if entry[1] >= (size or 0)]
+        if not fitting:
+            raise StoreFull("There is not enough disk space on the image storage media.")
+        return max(fitting, key=lambda entry: entry[:2])[2]
+
+    def _write(self, output: FileIO, block: bytes) -> None:
+        if not self._hole:
+            _write_all(output, block)
+            return
+        for start in range(0, len(block), self._hole):
+            piece = block[start : start + self._hole]
+            if piece.count(0) == len(piece):
+                output.seek(len(piece), os.SEEK_CUR)
+            else:
+                _write_all(output, piece)
+
+    def _publish(self, output: FileIO, size: int, part: Path, final: Path) -> None:
+        output.truncate(size)  # a hole at the very end has not made the file any longer yet
+        if self._mode is not None:
+            os.fchmod(output.fileno(), self._mode)
+        os.fsync(output.fileno())
+        os.link(part, final)
+        part.unlink()
+        _sync_directory(final.parent)
+
+    def _metadata_of(self, directory: Path) -> Mapping[str, Any]:
+        """What `filesystem_store_metadata_file` says of the mount that holds this directory."""
+        for entry in self._metadata:
+            if directory.is_relative_to(entry["mountpoint"]):
+                return entry
+        return {}
+
+    async def open(self, url: str) -> OpenFile:
+        descriptor, size = await self._run(_open, _path(url))
+        return OpenFile(self, descriptor, size)
+
+    async def stat(self, url: str) -> int | None:
+        return await self._run(lambda: _path(url).stat().st_size)
+
+    async def delete(self, url: str) -> None:
+        await self._run(_delete, _path(url))
+
+    async def discard(self, image_id: str) -> None:
+        await self._run(self._discard, image_id)
+
+    def _discard(self, image_id: str) -> None:
+        for directory, _ in self._directories:
+            for leftover in [*directory.glob(f".{image_id}.*.part"), directory / image_id]:
+                leftover.unlink(missing_ok=True)
+
+    async def check(self) -> None:
+        await self._run(self._check)
+
+    def _check(self) -> None:
+        for directory, _ in self._directories:
+            os.statvfs(directory)
+        if self._read_only:
+            raise Gone("The store cannot be written to.")
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False)
+
+
+class OpenFile:
+    """A `driver.Reader` and `driver.FileReader`."""
+
+    def __init__(self, store: FileStore, descriptor: int, size: int) -> None:
+        self._store = store
+        self._descriptor = descriptor
+        self.size: int | None = size
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    async def stream(self, offset: int, length: int | None) -> AsyncIterator[bytes]:
+        end = self.size or 0 if length is None else offset + length
+        while offset < end:
+            block = await self._store._run(os.pread, self._descriptor, min(BLOCK, end - offset), offset)
+            if not block:
+                raise Unavailable("The image data is shorter than it was.")
+            offset += len(block)
+            yield block
+
+    async def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _directories(options: Mapping[str, Any], where: str) -> Sequence[tuple[Path, int]]:
+    """(directory, priority) of every place that is configured."""
+    several: list[str] = options["filesystem_store_datadirs"]
+    if not several:
+        return [(Path(options["filesystem_store_datadir"]).absolute(), 0)]
+    found: dict[Path, int] = {}
+    for entry in several:
+        path, _, priority = entry.partition(":")
+        try:
+            directory, number = Path(path.strip()).absolute(), int(priority or 0)
+        except ValueError as error:
+            raise SettingsError(
+                f"{where} filesystem_store_datadirs: {entry!r}; allowed: path or path:priority"
+            ) from error
+        if directory in found:
+            raise SettingsError(f"{where} filesystem_store_datadirs: {path} is given twice; allowed: different paths")
+        found[directory] = number
+    return list(found.items())
+
+
+def _mode(value: int, where: str) -> int | None:
+    """The option is written in octal digits: 640 means 0o640."""
+    if value <= 0:
+        return None
+    try:
+        mode = int(str(value), 8)
+    except ValueError:
+        mode = 0
+    if not mode & 0o400:
+        raise SettingsError(
+            f"{where} filesystem_store_file_perm: {value}; allowed: octal, readable by its owner, as 640"
+        )
+    return mode
+
+
+def _search_bits(mode: int) -> int:
+    """Who may read the files must be able to pass through the directory."""
+    return (0o010 if mode & 0o040 else 0) | (0o001 if mode & 0o004 else 0)
+
+
+def _metadata(path: str | None, where: str) -> list[Mapping[str, Any]]:
+    if not path:
+        return []
+    try:
+        loaded = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{where} filesystem_store_metadata_file: {path} cannot be read as JSON") from error
+    entries = loaded if isinstance(loaded, list) else [loaded]
+    if not all(isinstance(entry, dict) and "id" in entry and "mountpoint" in entry for entry in entries):
+        raise SettingsError(
+            f"{where} filesystem_store_metadata_file: {path}: every object needs an id and a mountpoint"
+        )
+    return entries
+
+
+def _path(url: str) -> Path:
+    parts = urlsplit(url)
+    if parts.scheme not in FileStore.facts.schemes or not parts.path.startswith("/"):
+        raise NotFound("The location is not one of a file store.")
+    return Path(unquote(parts.netloc + parts.path) if parts.netloc else unquote(parts.path))
+
+
+def _create(part: Path, final: Path) -> FileIO:
+    # An object, not a number: a thread that is late finds it closed, never another file under the same number.
+    if final.exists():
+        raise Duplicate("The store holds data for this image already.")
+    return FileIO(part, "xb")
+
+
+def _drop(output: FileIO, part: Path) -> None:
+    output.close()
+    part.unlink(missing_ok=True)
+
+
+def _write_all(output: FileIO, block: bytes) -> None:
+    view = memoryview(block)
+    while view:
+        view = view[output.write(view) :]
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> tuple[int, int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return descriptor, os.fstat(descriptor).st_size
+
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Forbidden("The store refuses to delete the image data.") from error
+
+
+def _free(directory: Path) -> int:
+    try:
+        stat = os.statvfs(directory)
+    except OSError:
+        return -1
+    return stat.f_bavail * stat.f_frsize
+
+
+def _translated(error: OSError) -> GlimpseError:
+    match error.errno:
+        case errno.ENOENT:
+            return NotFound("The store does not hold the image data.")
+        case errno.EEXIST:
+            return Duplicate("The store holds data for this image already.")
+        case errno.ENOSPC | errno.EFBIG | errno.EDQUOT:
+            return StoreFull("There is not enough disk space on the image storage media.")
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return Unavailable("Permission to write image storage media denied.")
+        case _:
+            return Unavailable("The store failed to read or write.")

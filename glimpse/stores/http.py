@@ -1,0 +1,113 @@
+"""Store `http`: images that somebody else's web server holds; they can be read, never written."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+from oslo_config import cfg
+
+from glimpse.errors import Forbidden, GlimpseError, Gone, NotFound, Unavailable
+from glimpse.stores.driver import BLOCK, Facts, Stored
+
+OPTIONS: list[cfg.Opt] = [
+    cfg.StrOpt("https_ca_certificates_file"),
+    cfg.BoolOpt("https_insecure", default=True),
+    cfg.DictOpt("http_proxy_information", default={}),
+]
+
+REDIRECTS = 5
+CONNECT_TIMEOUT = 30  # seconds
+READ_TIMEOUT = 60  # seconds without a byte
+
+
+class HttpStore:
+    """A `driver.Store` that only reads."""
+
+    facts = Facts("http", ("http", "https"), writable=False, ranges=False)
+
+    def __init__(self, options: Mapping[str, Any], where: str) -> None:
+        self._proxies: Mapping[str, str] = options["http_proxy_information"]
+        self._ca_file: str | None = options["https_ca_certificates_file"]
+        # As for Glance, a file of certificates wins over the switch.
+        self._verify = bool(self._ca_file) or not options["https_insecure"]
+        self._session: aiohttp.ClientSession | None = None
+
+    def _client(self) -> aiohttp.ClientSession:
+        # Made on first use: a session belongs to the event loop of the process that serves.
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
+            self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=False)
+        return self._session
+
+    async def _request(self, method: str, url: str) -> aiohttp.ClientResponse:
+        tls: ssl.SSLContext | bool = ssl.create_default_context(cafile=self._ca_file) if self._verify else False
+        proxy = self._proxies.get(url.partition("://")[0])
+        try:
+            response = await self._client().request(
+                method, url, ssl=tls, max_redirects=REDIRECTS, proxy=proxy, headers={"Accept-Encoding": "identity"}
+            )
+        except aiohttp.TooManyRedirects as error:
+            raise Unavailable("The image data is behind too many redirects.") from error
+        except (aiohttp.InvalidURL, ValueError) as error:
+            raise NotFound("The location is not a valid URL.") from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unavailable("The server that holds the image data does not answer.") from error
+        if response.status >= 400:
+            response.release()
+            raise _refused(response.status)
+        return response
+
+    async def put(self, image_id: str, blocks: AsyncIterator[bytes], size: int | None) -> Stored:
+        raise Gone("The store cannot be written to.")
+
+    async def open(self, url: str) -> OpenResponse:
+        return OpenResponse(await self._request("GET", url))
+
+    async def stat(self, url: str) -> int | None:
+        response = await self._request("HEAD", url)
+        response.release()
+        return response.content_length
+
+    async def delete(self, url: str) -> None:
+        raise Forbidden("The store does not support deleting.")
+
+    async def discard(self, image_id: str) -> None:
+        """Nothing is ever left behind where nothing is written."""
+
+    async def check(self) -> None:
+        """There is no one server to ask."""
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+class OpenResponse:
+    """A `driver.Reader` on a response whose body has not been read yet."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.size: int | None = response.content_length
+
+    async def stream(self, offset: int, length: int | None) -> AsyncIterator[bytes]:
+        left = length
+        try:
+            async for block in self._response.content.iter_chunked(BLOCK):
+                yield block if left is None else block[:left]
+                left = None if left is None else left - len(block)
+                if left is not None and left <= 0:
+                    return
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unavailable("The server that holds the image data broke off.") from error
+
+    async def close(self) -> None:
+        self._response.close()
+
+
+def _refused(status: int) -> GlimpseError:
+    if status == 404:
+        return NotFound("The store does not hold the image data.")
+    return Unavailable(f"The server that holds the image data answered {status}.")
