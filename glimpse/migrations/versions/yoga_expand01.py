@@ -1,0 +1,10 @@
+"""Changes nothing; Glance has a revision of this name."""
+
+revision = "yoga_expand01"
+down_revision = "xena_expand01"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
