@@ -41,7 +41,7 @@ def _hash_name(value: str) -> str:
 _BIG = 2**63
 
 DEFAULT_OPTS: list[cfg.Opt] = [
-    cfg.HostAddressOpt("bind_host", help="Address to listen on; without it 0.0.0.0, or 127.0.0.1 when no flavor is set"),
+    cfg.HostAddressOpt("bind_host", help="Address to listen on; without it 0.0.0.0, or 127.0.0.1 without a flavor"),
     cfg.PortOpt("bind_port", default=9292, help="Port to listen on"),
     cfg.IntOpt("backlog", default=4096, min=1, help="Connections that may wait to be accepted"),
     cfg.IntOpt("workers", min=1, help="Worker processes; without it one per processor"),
@@ -89,7 +89,8 @@ DATABASE_OPTS: list[cfg.Opt] = [
 FORMAT_OPTS: list[cfg.Opt] = [
     cfg.ListOpt("container_formats", default=["ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"],
                 deprecated_opts=[cfg.DeprecatedOpt("container_formats", group="DEFAULT")]),
-    cfg.ListOpt("disk_formats", default=["ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"],
+    cfg.ListOpt("disk_formats",
+                default=["ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"],
                 deprecated_opts=[cfg.DeprecatedOpt("disk_formats", group="DEFAULT")]),
     cfg.BoolOpt("require_image_format_match", default=True),
     cfg.ListOpt("gpt_safety_checks_nonfatal", default=[]),
@@ -228,6 +229,14 @@ def _default_files(prog: str) -> list[str]:
     return [path for name in names for path in cfg.find_config_files("glance", name)]
 
 
+_AS_THEY_ARE = (
+    "bind_port", "backlog", "record_threads", "graceful_shutdown_timeout", "client_socket_timeout",
+    "allow_unauthenticated_network", "http_basic_auth_user_file", "limit_param_default", "api_limit_max",
+    "allow_anonymous_access", "max_request_id_length", "image_property_quota", "image_tag_quota", "image_size_cap",
+    "show_image_direct_url", "show_multiple_locations",
+)  # fmt: skip
+
+
 def settings_from(conf: cfg.ConfigOpts) -> Settings:
     """Check every option and freeze the result. Raises `SettingsError`."""
     default = _read(conf, "DEFAULT", DEFAULT_OPTS)
@@ -240,7 +249,6 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
         algorithm = _hash_name(default["hashing_algorithm"])
     except ValueError as error:
         raise _refuse(conf, "DEFAULT", "hashing_algorithm", str(error)) from error
-    same = ["bind_port", "backlog", "record_threads", "graceful_shutdown_timeout", "client_socket_timeout", "allow_unauthenticated_network", "http_basic_auth_user_file", "limit_param_default", "api_limit_max", "allow_anonymous_access", "max_request_id_length", "image_property_quota", "image_tag_quota", "image_size_cap", "show_image_direct_url", "show_multiple_locations"]  # fmt: skip
     return Settings(
         conf=conf,
         bind_host=host,
@@ -256,7 +264,7 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
         default_store=default_store,
         multi_store=bool(default["enabled_backends"]),
         healthcheck_disable_file=health["disable_by_file_path"],
-        **{name: default[name] for name in same},
+        **{name: default[name] for name in _AS_THEY_ARE},
     )
 
 
@@ -302,7 +310,7 @@ def _database_url(conf: cfg.ConfigOpts, url: str | None, parameters: str) -> str
     if not url:
         raise SettingsError(
             f"{_where(conf)}: [database] connection is not set; give it a URL such as"
-            " mysql+pymysql://glance:PASSWORD@controller/glance, postgresql://… or sqlite:////var/lib/glance/glance.sqlite"
+            " mysql+pymysql://glance:PASSWORD@controller/glance, postgresql://… or sqlite:////var/lib/glance/db.sqlite"
         )
     scheme, sep, rest = url.partition("://")
     scheme = _DRIVERS.get(scheme, scheme)

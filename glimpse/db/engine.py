@@ -7,16 +7,19 @@ Translates the driver's failures into `errors.Unavailable`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.engine import URL, Engine
+from sqlalchemy.engine import Connection as Connection  # what floors above call the thing that they hand around
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -24,6 +27,7 @@ from glimpse.errors import Unavailable
 from glimpse.settings import DatabaseSettings
 
 LOG = logging.getLogger(__name__)
+P = ParamSpec("P")
 T = TypeVar("T")
 
 CONNECT_TIMEOUT = 10
@@ -41,11 +45,17 @@ _POSTGRESQL_RETRY = {"40001", "40P01"}  # serialization failure, deadlock
 
 
 class Database:
-    """The database of one process. Safe to use from any thread; not across a fork (see `dispose`)."""
+    """The database of one process, and the few threads that work on records. Not to be carried across a fork."""
 
-    def __init__(self, settings: DatabaseSettings) -> None:
+    def __init__(self, settings: DatabaseSettings, threads: int) -> None:
         self._reader = open_engine(settings, autocommit=True)
         self._writer = open_engine(settings)
+        self._threads = ThreadPoolExecutor(threads, "records")
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Work on records away from the event loop. A call that has begun is finished, also for a cancelled task."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: call(*args, **kwargs))
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -92,8 +102,9 @@ class Database:
                 raise _translate(error) from error
         raise AssertionError("unreachable")
 
-    def dispose(self) -> None:
-        """Close every connection (at the end of a process)."""
+    def close(self) -> None:
+        """Finish what runs and close every connection (at the end of a process)."""
+        self._threads.shutdown()
         self._reader.dispose()
         self._writer.dispose()
 

@@ -109,7 +109,7 @@ def _assemble(rows: Sequence[RowMapping], children: Iterable[sa.Row[Any]], conte
     locations: dict[str, list[Location]] = defaultdict(list)
     shared: set[str] = set()
     for child in children:
-        kind, image_id, child_id, a, b, c = child
+        kind, image_id, child_id, a, b, c = tuple(child)
         if kind == "p":
             properties[image_id][a] = b
         elif kind == "t":
@@ -179,12 +179,6 @@ def set_status(connection: Connection, image_id: str, before: str, after: str, w
         raise Conflict(f"Image {image_id} is not in status {before} any more.")
 
 
-def status_of(connection: Connection, image_id: str) -> str | None:
-    """The status that an image has now, or None when it is deleted or was never there."""
-    query = sa.select(images.c.status).where(images.c.id == image_id, images.c.deleted == sa.false())
-    return connection.execute(query).scalar()
-
-
 def add_location(connection: Connection, image_id: str, location: Location, when: datetime) -> None:
     """Record one more place that holds the bytes."""
     connection.execute(
@@ -204,12 +198,34 @@ def has_location(connection: Connection, url: str) -> bool:
 
 
 def delete(connection: Connection, image: Image, when: datetime) -> None:
-    """Soft-delete the image and its children. Raises `Conflict` when its status changed meanwhile."""
+    """Soft-delete the image and its children. Raises `Conflict` when its status changed meanwhile.
+
+    Its locations go to `pending_delete` until their bytes are gone too (see `erased`).
+    """
     gone = {"deleted": True, "deleted_at": when}
     set_status(connection, image.id, image.status, "deleted", when, **gone)
-    connection.execute(_live(image_locations, image.id).values(status="deleted", **gone))
+    connection.execute(_live(image_locations, image.id).values(status="pending_delete", **gone))
     for table in (image_properties, image_tags, image_members):
         connection.execute(_live(table, image.id).values(**gone))
+
+
+def to_erase(connection: Connection, before: datetime) -> list[Location]:
+    """Locations of images deleted before that moment whose bytes are still to be erased.
+
+    Images in `pending_delete` are not among them: those wait for the scrubber (option delayed_delete).
+    """
+    query = (
+        sa.select(image_locations.c.value, image_locations.c.meta_data, image_locations.c.status, image_locations.c.id)
+        .join(images, images.c.id == image_locations.c.image_id)
+        .where(image_locations.c.status == "pending_delete", image_locations.c.deleted == sa.true())
+        .where(images.c.status == "deleted", image_locations.c.deleted_at < before)
+    )
+    return [Location(row[0], json.loads(row[1] or "{}"), row[2], row[3]) for row in connection.execute(query)]
+
+
+def erased(connection: Connection, location: Location) -> None:
+    """Note that the bytes behind a deleted image's location are gone."""
+    connection.execute(image_locations.update().where(image_locations.c.id == location.id).values(status="deleted"))
 
 
 def _live(table: sa.Table, image_id: str) -> sa.Update:
@@ -224,11 +240,15 @@ def set_property(connection: Connection, image_id: str, name: str, value: str, w
     _put_properties(connection, image_id, {name: value}, when)
 
 
-def drop_property(connection: Connection, image_id: str, name: str) -> None:
-    """Remove a property without a trace (marks of the service itself, not users' properties)."""
-    connection.execute(
-        image_properties.delete().where(image_properties.c.image_id == image_id, image_properties.c.name == name)
+def drop_property(connection: Connection, image_id: str, name: str, value: str) -> None:
+    """Remove a mark of the service without a trace, if it is still this one. Raises `Conflict` if it is not."""
+    result = connection.execute(
+        image_properties.delete()
+        .where(image_properties.c.image_id == image_id, image_properties.c.name == name)
+        .where(image_properties.c.value == value, image_properties.c.deleted == sa.false())
     )
+    if result.rowcount != 1:
+        raise Conflict(f"Image {image_id} is not in these hands any more.")
 
 
 def with_property(connection: Connection, name: str) -> list[tuple[str, str, datetime | None]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +25,7 @@ class Context:
     system_scope: str | None = None
     token: str | None = field(default=None, repr=False)
 
-    def credentials(self) -> Mapping[str, Any]:
+    def credentials(self) -> dict[str, Any]:
         """The caller as policy rules know it (oslo.policy: `creds`)."""
         return {
             "user_id": self.user_id,

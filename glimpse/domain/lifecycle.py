@@ -1,6 +1,6 @@
 """The image state machine, as a table (API reference, Image status).
 
-`queued` holds a record without bytes, `saving` while bytes arrive with an upload, `uploading` and `importing` on the way
+`queued` is a record without bytes, `saving` while an upload runs, `uploading` and `importing` on the way
 through staging, `active` when the bytes can be had, `deactivated` when only admins may have them.
 """
 

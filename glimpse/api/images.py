@@ -1,0 +1,307 @@
+"""Image records on the wire: bodies, query parameters, links (API reference, Images)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from multidict import MultiDictProxy
+
+from glimpse.api.wire import Reply, Request, json_reply
+from glimpse.db.engine import Connection
+from glimpse.db.image_query import OPERATORS, SORT_KEYS, ImageQuery
+from glimpse.domain import patch
+from glimpse.domain.context import Context
+from glimpse.domain.record import Image
+from glimpse.domain.schema import INT_MAX, is_storable
+from glimpse.errors import BadRequest, UnsupportedMediaType
+from glimpse.images.manage import Records
+from glimpse.settings import Settings
+from glimpse.stores.registry import Stores
+
+# Marks of the service on an image that are nobody else's business.
+_HIDDEN = frozenset({"os_glance_stage_host", "os_glance_hash_op_host", "os_glance_upload_lease"})
+
+
+@dataclass(frozen=True)
+class ImageCalls:
+    """The handlers of /v2/images."""
+
+    settings: Settings
+    records: Records
+    stores: Stores
+
+    def create(self, request: Request) -> Reply:
+        """POST /v2/images"""
+        image = self.records.create(request.context, request.json())
+        headers = {"Location": f"{request.base}/v2/images/{image.id}"}
+        if self.settings.enabled_import_methods:
+            headers["OpenStack-image-import-methods"] = ",".join(self.settings.enabled_import_methods)
+        if self.stores.multi:
+            headers["OpenStack-image-store-ids"] = ",".join(self.stores.ids)
+        return json_reply(self.body(image), 201, headers)
+
+    def show(self, request: Request) -> Reply:
+        """GET /v2/images/{image_id}"""
+        return json_reply(self.body(self.records.show(request.context, request.parts["image_id"])))
+
+    def list(self, request: Request) -> Reply:
+        """GET /v2/images"""
+        found, more = self.records.find(request.context, self._query(request))
+        document: dict[str, Any] = {
+            "images": [self.body(image) for image in found],
+            "first": _link(request.query),
+            "schema": "/v2/schemas/images",
+        }
+        if more and found:
+            document["next"] = _link(request.query, found[-1].id)
+        return json_reply(document)
+
+    def update(self, request: Request) -> Reply:
+        """PATCH /v2/images/{image_id}"""
+        media = request.media_type()
+        if media not in (patch.MEDIA_V20, patch.MEDIA_V21):
+            accepted = f"{patch.MEDIA_V20}, {patch.MEDIA_V21}"
+            raise UnsupportedMediaType(f"Content-Type must be one of {accepted}", {"Accept-Patch": accepted})
+        changes = patch.parse(media, request.json())
+        return json_reply(self.body(self.records.change(request.context, request.parts["image_id"], changes)))
+
+    def body(self, image: Image) -> dict[str, Any]:
+        """An image as clients get it (spec 1.2.1)."""
+        link = f"/v2/images/{image.id}"
+        document: dict[str, Any] = {
+            name: value or "" for name, value in image.properties.items() if name not in _HIDDEN
+        }
+        document |= {
+            "id": image.id,
+            "name": image.name,
+            "status": image.status,
+            "visibility": image.visibility,
+            "protected": image.protected,
+            "os_hidden": image.os_hidden,
+            "checksum": image.checksum,
+            "os_hash_algo": image.os_hash_algo,
+            "os_hash_value": image.os_hash_value,
+            "owner": image.owner,
+            "size": image.size,
+            "virtual_size": image.virtual_size,
+            "container_format": image.container_format,
+            "disk_format": image.disk_format,
+            "created_at": f"{image.created_at:%Y-%m-%dT%H:%M:%SZ}",
+            "updated_at": f"{image.updated_at:%Y-%m-%dT%H:%M:%SZ}",
+            "tags": image.tags,
+            "min_ram": image.min_ram,
+            "min_disk": image.min_disk,
+            "self": link,
+            "file": f"{link}/file",
+            "schema": "/v2/schemas/image",
+        }
+        if image.locations or self.settings.show_multiple_locations:
+            document |= self._places(image)
+        return document
+
+    def _places(self, image: Image) -> dict[str, Any]:
+        places: dict[str, Any] = {}
+        locations = self.stores.by_weight(image.locations)
+        if self.settings.show_multiple_locations:
+            places["locations"] = [{"url": each.url, "metadata": dict(each.metadata)} for each in locations]
+        if self.settings.show_image_direct_url and locations:
+            places["direct_url"] = locations[0].url
+        if self.stores.multi and locations:
+            ids = [store.id for each in locations if (store := self.stores.holding(each)) is not None]
+            places |= {"stores": ",".join(ids)} if ids else {}
+        return places
+
+    def _query(self, request: Request) -> Callable[[Connection], ImageQuery]:
+        """The query, parsed at once; its marker is looked up when there is a connection."""
+        parsed = _Parameters(request.query, self.settings)
+        context: Context = request.context
+
+        def complete(connection: Connection) -> ImageQuery:
+            marker = self.records.marker(connection, context, parsed.marker) if parsed.marker else None
+            return parsed.query(marker)
+
+        return complete
+
+
+def _link(query: MultiDictProxy[str], marker: str | None = None) -> str:
+    """A page's link, with every parameter of the call; repeated ones stay repeated."""
+    pairs = [(name, value) for name, value in query.items() if name != "marker"]
+    if marker is not None:
+        pairs.append(("marker", marker))
+    elif "marker" in query:
+        pairs = [(name, value) for name, value in pairs if name != "marker"]
+    return f"/v2/images?{urlencode(pairs)}" if pairs else "/v2/images"
+
+
+_TEXT_FILTERS = ("name", "id", "status", "container_format", "disk_format")
+_EXACT_FILTERS = ("checksum", "os_hash_value", "os_hash_algo", "owner")
+_NUMBER_COLUMNS = ("min_ram", "min_disk", "size", "virtual_size")
+_TIME_FILTERS = ("created_at", "updated_at")
+_TIME_OPERATORS = ("gt", "gte", "lt", "lte", "eq", "neq")
+_NOT_FILTERS = ("limit", "marker", "sort", "sort_key", "sort_dir", "deleted")
+_VISIBILITIES = ("community", "public", "private", "shared", "all")
+_MEMBER_STATUSES = ("accepted", "pending", "rejected", "all")
+
+
+class _Parameters:
+    """The query parameters of a list call, checked. Raises `BadRequest` with the parameter's name."""
+
+    def __init__(self, query: MultiDictProxy[str], settings: Settings) -> None:
+        if not all(is_storable(text) for pair in query.items() for text in pair):
+            raise BadRequest("Characters U+10000 and above, NUL and lone surrogates are not supported")
+        self.limit = _limit(query, settings)
+        self.marker = query.get("marker")
+        self.sort = _sort(query)
+        self.tags = [tag.strip() for tag in query.getall("tag", [])]
+        self.visibility = _one_of(query, "visibility", _VISIBILITIES)
+        self.member_status = _one_of(query, "member_status", _MEMBER_STATUSES) or "accepted"
+        self.os_hidden = _boolean(query.get("os_hidden", "false").lower(), "os_hidden")
+        self.columns: list[tuple[str, str, Any]] = []
+        self.properties: dict[str, str] = {}
+        seen = {"tag", "visibility", "member_status", "os_hidden", *_NOT_FILTERS}
+        for name, value in query.items():
+            if name not in seen:
+                self._add_filter(name, value)
+
+    def query(self, marker: Image | None) -> ImageQuery:
+        """The whole query."""
+        return ImageQuery(
+            limit=self.limit, sort=self.sort, marker=marker, columns=self.columns, properties=self.properties,
+            tags=self.tags, visibility=self.visibility, member_status=self.member_status, os_hidden=self.os_hidden,
+        )  # fmt: skip
+
+    def _add_filter(self, name: str, value: str) -> None:
+        if name == "changes-since":
+            raise BadRequest("The filter changes-since is not supported.")
+        if name in _TEXT_FILTERS:
+            self.columns.append((name, *_text_filter(name, value)))
+        elif name in _TIME_FILTERS:
+            self.columns.append((name, *_time_filter(name, value)))
+        elif name in _EXACT_FILTERS:
+            self.columns.append((name, "eq", value))
+        elif name in _NUMBER_COLUMNS:
+            self.columns.append((name, "eq", _integer(value, name)))
+        elif name == "protected":
+            self.columns.append((name, "eq", _boolean(value, name)))
+        elif (bound := re.fullmatch(f"({'|'.join(_NUMBER_COLUMNS)})_(min|max)", name)) is not None:
+            self.columns.append((bound[1], "gte" if bound[2] == "min" else "lte", _integer(value, name)))
+        else:
+            self.properties[name] = value
+
+
+def _limit(query: MultiDictProxy[str], settings: Settings) -> int:
+    text = query.get("limit")
+    if text is None:
+        return min(settings.limit_param_default, settings.api_limit_max)
+    limit = _integer(text, "limit")
+    if limit < 0:
+        raise BadRequest("limit param must be positive")
+    return min(limit, settings.api_limit_max)
+
+
+def _integer(text: str, name: str) -> int:
+    # Python reads "1_0" and digits of other scripts too.
+    if not re.fullmatch(r"[+-]?[0-9]{1,30}", text.strip()):
+        raise BadRequest(f"{name} must be an integer, not {text[:64]!r}")
+    number = int(text)
+    if name in ("min_ram", "min_disk"):
+        return min(number, INT_MAX)
+    return max(-(2**63), min(number, 2**63 - 1))
+
+
+def _boolean(text: str, name: str) -> bool:
+    if text not in ("true", "false"):
+        raise BadRequest(f"{name} must be true or false, not {text[:64]!r}")
+    return text == "true"
+
+
+def _one_of(query: MultiDictProxy[str], name: str, allowed: tuple[str, ...]) -> str | None:
+    value = query.get(name)
+    if value is not None and value not in allowed:
+        raise BadRequest(f"Invalid {name} value {value[:64]!r}; allowed: {', '.join(allowed)}")
+    return value
+
+
+def _text_filter(name: str, value: str) -> tuple[str, Any]:
+    """`value`, `eq:value` or `in:a,"b,c"`. A value with a colon that is no operator stands for itself."""
+    operator, colon, rest = value.partition(":")
+    if not colon:
+        return "eq", value
+    if operator == "in":
+        return "in", _split_quoted(rest)
+    if operator == "eq":
+        return "eq", rest
+    if operator in OPERATORS:
+        raise BadRequest(f"Operator {operator} is not supported for {name}.")
+    raise BadRequest(f"Unknown operator {operator[:64]!r} in filter {name}; use eq: for values with a colon.")
+
+
+_ITEM = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^",]*))\s*(,|$)')
+
+
+def _split_quoted(text: str) -> list[str]:
+    """The values of `in:`, some of them in double quotes. Raises `BadRequest`."""
+    values, position = [], 0
+    while True:
+        match = _ITEM.match(text, position)
+        if match is None:
+            raise BadRequest(
+                f"Invalid filter value {text[:64]!r}: the quote is not closed, or not followed by a comma."
+            )
+        quoted, plain, end = match.groups()
+        values.append(quoted.replace('\\"', '"') if quoted is not None else plain.strip())
+        if not end:
+            return values
+        position = match.end()
+
+
+def _time_filter(name: str, value: str) -> tuple[str, datetime]:
+    operator, colon, rest = value.partition(":")
+    if not colon or operator not in (*_TIME_OPERATORS, "in"):
+        # A time without an operator has colons of its own.
+        operator, rest = ("eq", value) if not operator.isalpha() else (operator, rest)
+    if operator not in _TIME_OPERATORS:
+        raise BadRequest(f"Operator {operator[:64]!r} is not supported for {name}; use {', '.join(_TIME_OPERATORS)}.")
+    try:
+        # A plus sign in a query string arrives as a blank.
+        when = datetime.fromisoformat(rest.strip().replace(" ", "+") if rest.count(" ") == 1 and "T" in rest else rest)
+        if when.tzinfo is not None:
+            when = when.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError) as error:
+        raise BadRequest(f"Invalid time {rest[:64]!r} in filter {name}; ISO 8601 is wanted.") from error
+    return operator, when
+
+
+def _sort(query: MultiDictProxy[str]) -> list[tuple[str, bool]]:
+    """(key, ascending) for each key, with created_at and id behind as tie breakers (spec 1.2.3)."""
+    combined, keys, directions = query.get("sort"), query.getall("sort_key", []), query.getall("sort_dir", [])
+    if combined is not None and (keys or directions):
+        raise BadRequest("The old sort_key and sort_dir and the new sort cannot be used together.")
+    default = "desc"
+    if combined is not None:
+        pairs = [(key.strip(), direction.strip() or "desc") for key, _, direction in
+                 (part.partition(":") for part in combined.split(","))]  # fmt: skip
+    else:
+        keys = keys or ["created_at"]
+        directions = directions or ["desc"]
+        if len(directions) == 1:
+            default = directions[0]
+            directions = directions * len(keys)
+        if len(directions) != len(keys):
+            raise BadRequest("Number of sort dirs does not match the number of sort keys.")
+        pairs = list(zip(keys, directions, strict=True))
+    for key, direction in pairs:
+        if key not in SORT_KEYS:
+            raise BadRequest(f"Invalid sort key {key[:64]!r}; allowed: {', '.join(SORT_KEYS)}")
+        if direction not in ("asc", "desc"):
+            raise BadRequest(f"Invalid sort direction {direction[:64]!r}; allowed: asc, desc")
+    order = {key: direction == "asc" for key, direction in reversed(pairs)}
+    order = {key: order[key] for key, _ in pairs}
+    for key in ("created_at", "id"):
+        order.setdefault(key, default == "asc")
+    return list(order.items())

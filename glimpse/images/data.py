@@ -1,0 +1,333 @@
+"""The bytes of images while a caller waits: upload, download, erase, and putting right what a killed upload left.
+
+An upload is two short transactions with a stream between. The first moves the record to `saving` by compare-and-swap
+and leaves a lease; the second makes it `active` with everything that was learnt from the bytes. Whatever goes wrong in
+between, the record returns to `queued` and the store holds nothing. If the process is killed, the next sweep does that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from glimpse.access.policy import Policy, require_owner
+from glimpse.db import images
+from glimpse.db.engine import Connection, Database
+from glimpse.domain import lifecycle
+from glimpse.domain.context import Context
+from glimpse.domain.formats import ContentInspector
+from glimpse.domain.record import Image, Location
+from glimpse.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    GlimpseError,
+    Gone,
+    NotFound,
+    SizeMismatch,
+    TooLarge,
+    Unavailable,
+)
+from glimpse.images.leases import LEASE_PROPERTY, RENEW, Lease, Leases, parse
+from glimpse.settings import Settings
+from glimpse.stores.driver import Reader, Stored
+from glimpse.stores.registry import ConfiguredStore, Stores
+
+LOG = logging.getLogger(__name__)
+
+SWEEP = 60.0  # seconds between two looks for killed uploads
+SWEEP_WITHOUT_DATABASE = 2.0  # seconds, while the database is away
+ERASE_AFTER = 60  # seconds that the caller who deleted an image gets to erase its bytes before a sweep does
+INLINE = 64 * 1024  # bytes; a thread costs more than hashing so little
+FINISH_FOR = 30.0  # seconds to try to make a stored image active while the database is away
+
+_SIGNATURE = ("img_signature", "img_signature_hash_method", "img_signature_key_type", "img_signature_certificate_uuid")
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """The calls on image bytes, with what they need."""
+
+    settings: Settings
+    database: Database
+    policy: Policy
+    stores: Stores
+    leases: Leases = field(default_factory=Leases)
+
+    # --- upload ------------------------------------------------------------------------------------------------------
+
+    async def upload(
+        self, context: Context, image_id: str, blocks: AsyncIterator[bytes], size: int | None, store_id: str | None
+    ) -> None:
+        """Store the bytes of a queued image and make it active (API reference, Upload binary image data).
+
+        `blocks` are about 1 MiB each; `size` is the announced number of bytes. Raises `BadRequest`, `NotFound`,
+        `Forbidden`, `Conflict` (not queued), `Gone` (deleted meanwhile), `TooLarge`, `UnsupportedMediaType`,
+        `Unavailable`, and whatever `blocks` raises.
+        """
+        store = self._choose(store_id)
+        if size is not None and size > self.settings.image_size_cap:
+            raise _over_cap(self.settings.image_size_cap)
+        lease = self.leases.take(store.id)
+        renewal = None
+        try:
+            image = await self.database.run(self._begin, context, image_id, lease)
+            renewal = asyncio.create_task(self._renew(image_id, lease))
+            try:
+                passage = Passage(self.settings, image, size, renewal)
+                async with contextlib.aclosing(passage.through(blocks)) as stream:
+                    stored = await store.store.put(image_id, stream, size)
+            except BaseException:
+                await asyncio.shield(self._put_back(image_id, lease))
+                raise
+            await asyncio.shield(self._finish(image_id, lease, store, stored, passage))
+        finally:
+            if renewal is not None:
+                renewal.cancel()
+            self.leases.drop(lease)
+
+    def _choose(self, store_id: str | None) -> ConfiguredStore:
+        # With a single store there is nothing to choose, and the header is ignored as Glance does.
+        if store_id is None or not self.stores.multi:
+            return self.stores.default
+        store = self.stores.get(store_id)
+        if store is None:
+            raise BadRequest(f"Store {store_id[:64]!r} is not configured; known are {', '.join(self.stores.ids)}")
+        return store
+
+    def _begin(self, context: Context, image_id: str, lease: Lease) -> Image:
+        def work(connection: Connection) -> Image:
+            image = images.get(connection, image_id, context, lock=True)
+            self.policy.require_for_image("upload_image", context, image)
+            require_owner(context, image)
+            lifecycle.check_transition(image, "saving")
+            if all(image.properties.get(name) for name in _SIGNATURE):
+                # Better no image than one that looks verified and is not (OSSN-0061).
+                raise BadRequest("Signature verification is not available: remove the img_signature properties.")
+            now = lifecycle.now()
+            try:
+                images.set_status(connection, image_id, "queued", "saving", now)
+            except Conflict as error:
+                raise Gone(f"Image {image_id} was changed by another call.") from error
+            images.set_property(connection, image_id, LEASE_PROPERTY, lease.text(), now)
+            return image
+
+        return self.database.write(work)
+
+    async def _renew(self, image_id: str, lease: Lease) -> None:
+        """Says from time to time that the upload is alive; ends when the image was deleted or taken over."""
+        text = lease.text()
+        while True:
+            await asyncio.sleep(RENEW)
+            with contextlib.suppress(Unavailable):
+                work = lambda c: images.replace_property(c, image_id, LEASE_PROPERTY, text, text, lifecycle.now())  # noqa: E731
+                if not await self.database.run(self.database.write, work):
+                    return
+
+    async def _put_back(self, image_id: str, lease: Lease) -> None:
+        def work(connection: Connection) -> None:
+            images.drop_property(connection, image_id, LEASE_PROPERTY, lease.text())
+            images.set_status(connection, image_id, "saving", "queued", lifecycle.now())
+
+        try:
+            await self.database.run(self.database.write, work)
+        except Conflict:
+            LOG.info("image %s was deleted during its upload", image_id)
+        except Unavailable:
+            LOG.warning("image %s stays in saving until the database is back", image_id)
+
+    async def _finish(
+        self, image_id: str, lease: Lease, store: ConfiguredStore, stored: Stored, passage: Passage
+    ) -> None:
+        metadata = {**stored.metadata, **({"store": store.id} if self.stores.multi else {})}
+        location = Location(stored.url, metadata)
+
+        def work(connection: Connection) -> None:
+            now = lifecycle.now()
+            images.drop_property(connection, image_id, LEASE_PROPERTY, lease.text())
+            images.set_status(connection, image_id, "saving", "active", now, size=stored.size, **passage.facts())
+            images.add_location(connection, image_id, location, now)
+
+        try:
+            await self._insist(work)
+        except Conflict as error:
+            if not await self.database.run(self.database.read, lambda c: images.has_location(c, location.url)):
+                await self._erase_one(location)
+            raise Gone(f"Image {image_id} was deleted during its upload.") from error
+
+    async def _insist(self, work: Any) -> None:
+        """Gigabytes have arrived: a database that is away for a moment shall not cost them."""
+        deadline = asyncio.get_running_loop().time() + FINISH_FOR
+        while True:
+            try:
+                return await self.database.run(self.database.write, work)
+            except Unavailable:
+                # Past the deadline the lease is dropped, and a sweep cleans up what was stored.
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(1)
+
+    # --- download ----------------------------------------------------------------------------------------------------
+
+    async def download(self, context: Context, image_id: str) -> tuple[Image, Reader | None]:
+        """The image and its open bytes; no reader when it has none (API reference, Download binary image data).
+
+        The locations are tried by weight. Raises `NotFound`, `Forbidden`, `Unavailable` before the first byte.
+        """
+        image = await self.database.run(self._may_download, context, image_id)
+        failure: GlimpseError | None = None
+        for location in self.stores.by_weight(image.locations):
+            store = self.stores.holding(location)
+            if store is None:
+                failure = Unavailable("No configured store understands the image's location.")
+                continue
+            try:
+                return image, await store.store.open(location.url)
+            except GlimpseError as error:
+                LOG.warning("image %s cannot be read from store %s: %s", image_id, store.id, error.message)
+                failure = error
+        if failure is None or isinstance(failure, NotFound):
+            return image, None
+        raise failure
+
+    def _may_download(self, context: Context, image_id: str) -> Image:
+        image = self.database.read(lambda connection: images.get(connection, image_id, context))
+        if image.status == "deactivated" and not context.is_admin:
+            raise Forbidden("The requested image has been deactivated. Image data download is forbidden.")
+        self.policy.require_for_image("download_image", context, image)
+        return image
+
+    # --- erase -------------------------------------------------------------------------------------------------------
+
+    async def erase(self, image: Image) -> None:
+        """Remove the bytes of an image whose record is deleted; what a store refuses now, a sweep tries again."""
+        for location in image.locations:
+            await self._erase_one(location)
+
+    async def _erase_one(self, location: Location) -> None:
+        store = self.stores.holding(location)
+        try:
+            if store is not None and store.store.facts.writable:
+                await store.store.delete(location.url)
+        except NotFound:
+            LOG.info("store %s had no bytes left to erase", store.id if store else "")
+        except GlimpseError as error:
+            LOG.warning("bytes stay in store %s for now: %s", store.id if store else "", error.message)
+            return
+        if location.id is not None:
+            with contextlib.suppress(Unavailable):
+                await self.database.run(self.database.write, lambda connection: images.erased(connection, location))
+
+    # --- sweep -------------------------------------------------------------------------------------------------------
+
+    async def keep_sweeping(self) -> None:
+        """Sweep now and then for as long as the process lives; a database that is away is waited for."""
+        while True:
+            pause = SWEEP
+            try:
+                await self.sweep()
+            except Unavailable:
+                pause = SWEEP_WITHOUT_DATABASE
+            except Exception:
+                LOG.exception("sweep failed")
+            await asyncio.sleep(pause)
+
+    async def sweep(self) -> None:
+        """Put back the images of killed uploads, and erase what deleted images left. Raises `Unavailable`."""
+        marks = await self.database.run(self.database.read, lambda c: images.with_property(c, LEASE_PROPERTY))
+        for image_id, text, renewed in marks:
+            lease = parse(text)
+            if lease is not None and not self.leases.is_alive(lease, renewed, lifecycle.now()):
+                await self._recover(image_id, text, lease)
+        before = lifecycle.now() - timedelta(seconds=ERASE_AFTER)
+        for location in await self.database.run(self.database.read, lambda c: images.to_erase(c, before)):
+            await self._erase_one(location)
+
+    async def _recover(self, image_id: str, text: str, dead: Lease) -> None:
+        mine = self.leases.take(dead.store)
+        try:
+            claim = lambda c: images.replace_property(c, image_id, LEASE_PROPERTY, text, mine.text(), lifecycle.now())  # noqa: E731
+            if not await self.database.run(self.database.write, claim):
+                return  # another process was quicker
+            store = self.stores.get(dead.store)
+            if store is not None:
+                await store.store.discard(image_id)
+            await self._put_back(image_id, mine)
+            LOG.warning("image %s: its upload was cut off when process %d ended; it can be uploaded again",
+                        image_id, dead.process.pid)  # fmt: skip
+        finally:
+            self.leases.drop(mine)
+
+
+class Passage:
+    """Everything that is done to bytes on their way into a store: counted, hashed, inspected, once for all drivers."""
+
+    def __init__(self, settings: Settings, image: Image, size: int | None, alive: asyncio.Task[None]) -> None:
+        self._cap = settings.image_size_cap
+        self._expected = size
+        self._alive = alive
+        self._algorithm = settings.hashing_algorithm
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._hash = hashlib.new(self._algorithm, usedforsecurity=False)
+        self._inspector: ContentInspector | None = None
+        if image.container_format == "bare":
+            formats = settings.formats
+            self._inspector = ContentInspector(
+                image.disk_format or "", formats.require_match, formats.gpt_checks_nonfatal
+            )
+        self._size = 0
+        self._virtual_size: int | None = None
+
+    async def through(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """The same blocks; while the store writes one, its hashes are computed beside.
+
+        Raises `SizeMismatch`, `TooLarge`, `Gone`, `UnsupportedMediaType`, the last before the stream ends, so that a
+        store never publishes what is refused.
+        """
+        async for block in blocks:
+            self._count(len(block))
+            work = [self._md5.update, self._hash.update, *([self._inspector.feed] if self._inspector else [])]
+            if len(block) <= INLINE:
+                for step in work:
+                    step(block)
+                yield block
+                continue
+            steps = [asyncio.ensure_future(asyncio.to_thread(step, block)) for step in work]
+            try:
+                yield block
+            finally:
+                await asyncio.wait(steps)
+            for finished in steps:
+                finished.result()
+        if self._expected is not None and self._size != self._expected:
+            raise SizeMismatch(f"The image data has {self._size} bytes, but {self._expected} were announced.")
+        if self._inspector is not None:
+            self._virtual_size = await asyncio.to_thread(self._inspector.conclude)
+
+    def _count(self, length: int) -> None:
+        self._size += length
+        if self._size > self._cap:
+            raise _over_cap(self._cap)
+        if self._expected is not None and self._size > self._expected:
+            raise SizeMismatch(f"The image data has more than the {self._expected} bytes that were announced.")
+        if self._alive.done():
+            raise Gone("The image was deleted during its upload.")
+
+    def facts(self) -> dict[str, Any]:
+        """What the record learns from the bytes."""
+        return {
+            "checksum": self._md5.hexdigest(),
+            "os_hash_algo": self._algorithm,
+            "os_hash_value": self._hash.hexdigest(),
+            "virtual_size": self._virtual_size,
+        }
+
+
+def _over_cap(cap: int) -> TooLarge:
+    return TooLarge(f"The image data is larger than image_size_cap allows ({cap} bytes).")

@@ -1,0 +1,178 @@
+"""Records of images while a caller waits: create, show, list, change, delete.
+
+Plain functions of the database; each runs in a record thread and finishes in one transaction or one read.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glimpse.access.policy import Policy, image_target, require_owner
+from glimpse.db import image_query, images
+from glimpse.db.engine import Connection, Database
+from glimpse.db.image_query import ImageQuery
+from glimpse.domain import lifecycle, patch
+from glimpse.domain.context import Context
+from glimpse.domain.record import Image
+from glimpse.domain.schema import READ_ONLY, RESERVED, RESERVED_PREFIX, ImageSchema
+from glimpse.errors import BadRequest, Forbidden, NotFound, TooLarge
+from glimpse.settings import Settings
+
+# What a client may not even mention when it creates an image; `id` is the exception among the read-only ones.
+_NOT_AT_CREATE = (READ_ONLY | RESERVED | {"locations"}) - {"id"}
+_VISIBILITY_RULES = {"public": "publicize_image", "community": "communitize_image"}
+
+
+@dataclass(frozen=True)
+class Records:
+    """The calls on image records, with what they need."""
+
+    settings: Settings
+    database: Database
+    policy: Policy
+    schema: ImageSchema
+
+    def create(self, context: Context, body: Any) -> Image:
+        """Register an image without data (API reference, Create image).
+
+        Raises `BadRequest`, `Forbidden`, `Duplicate` (id taken), `TooLarge` (property or tag quota).
+        """
+        if isinstance(body, dict):
+            _refuse_reserved(body)
+        image = _from_body(self.schema.validate(body), context)
+        self._check_quotas(image, None)
+        if context.read_only:
+            raise Forbidden("Anonymous callers may only read.")
+        target = {"owner": image.owner, "project_id": image.owner, "visibility": image.visibility, **image.properties}
+        self.policy.require("add_image", context, target)
+        if rule := _VISIBILITY_RULES.get(image.visibility):
+            self.policy.require(rule, context, target)
+        self.database.write(lambda connection: images.insert(connection, image))
+        return image
+
+    def show(self, context: Context, image_id: str) -> Image:
+        """One image as the caller may see it. Raises `NotFound`."""
+        image = self.database.read(lambda connection: images.get(connection, image_id, context))
+        self.policy.require_for_image("get_image", context, image)
+        return _as_seen(image, context)
+
+    def find(self, context: Context, query: Callable[[Connection], ImageQuery]) -> tuple[list[Image], bool]:
+        """A page of images, and whether another one may follow.
+
+        `query` gets a connection to look up its marker with. Raises `BadRequest`, `Forbidden`.
+        """
+        self.policy.require("get_images", context, {"project_id": context.project_id, "owner": context.project_id})
+
+        def page(connection: Connection) -> tuple[list[Image], int]:
+            asked = query(connection)
+            return image_query.find(connection, asked, context), asked.limit
+
+        found, limit = self.database.read(page)
+        seen = [image for image in found if self.policy.allows("get_image", context, image_target(image))]
+        return [_as_seen(image, context) for image in seen], len(found) == limit
+
+    def marker(self, connection: Connection, context: Context, image_id: str) -> Image:
+        """The image behind which a page goes on. Raises `BadRequest` (unknown), `Forbidden` (not for the caller)."""
+        try:
+            return images.get(connection, image_id, context)
+        except NotFound:
+            pass
+        try:
+            images.get(connection, image_id, Context(is_admin=True))
+        except NotFound as error:
+            raise BadRequest(f"Invalid marker {image_id[:64]!r}: no such image.") from error
+        raise Forbidden("The image that the marker names is not visible to you.")
+
+    def change(self, context: Context, image_id: str, changes: list[patch.Change]) -> Image:
+        """Apply a JSON patch, all of it or nothing (API reference, Update image).
+
+        The row is locked from the read to the write, so two changes at once never lose one.
+        Raises `NotFound`, `BadRequest`, `Forbidden`, `Conflict`, `TooLarge`.
+        """
+
+        def work(connection: Connection) -> Image:
+            before = images.get(connection, image_id, context, lock=True)
+            self.policy.require_for_image("get_image", context, before)
+            if not changes:
+                return before
+            self.policy.require_for_image("modify_image", context, before)
+            require_owner(context, before)
+            after = patch.apply(before, changes, self.schema, context.is_admin)
+            self._check_visibility(context, changes, after)
+            self._check_quotas(after, before)
+            after = after.with_(updated_at=lifecycle.now())
+            images.update(connection, before, after)
+            return after
+
+        return _as_seen(self.database.write(work), context)
+
+    def _check_visibility(self, context: Context, changes: list[patch.Change], after: Image) -> None:
+        if any(change.name == "visibility" for change in changes):
+            rule = _VISIBILITY_RULES.get(after.visibility)
+            if rule is not None:
+                self.policy.require_for_image(rule, context, after)
+
+    def delete(self, context: Context, image_id: str) -> Image:
+        """Take the record away; its bytes are the caller's next step (`data.ImageData.erase`).
+
+        Raises `NotFound`, `Forbidden` (policy, owner, protected), `Conflict`.
+        """
+
+        def work(connection: Connection) -> Image:
+            image = images.get(connection, image_id, context, lock=True)
+            self.policy.require_for_image("delete_image", context, image)
+            require_owner(context, image)
+            if image.protected:
+                raise Forbidden(f"Image {image_id} is protected and cannot be deleted.")
+            images.delete(connection, image, lifecycle.now())
+            return image
+
+        return self.database.write(work)
+
+    def _check_quotas(self, after: Image, before: Image | None) -> None:
+        """Limits on the number of properties and tags; an image over a limit that was lowered can still be changed."""
+        names = {name for name in after.properties if not name.startswith(RESERVED_PREFIX)}
+        grew = before is None or names - before.properties.keys()
+        _within("property", len(names), self.settings.image_property_quota, bool(grew))
+        more = before is None or set(after.tags) != set(before.tags)
+        _within("tag", len(after.tags), self.settings.image_tag_quota, more)
+
+
+def _within(what: str, count: int, quota: int, counts: bool) -> None:
+    if counts and 0 <= quota < count:
+        raise TooLarge(f"The limit has been exceeded on the number of allowed image {what}s: {count}, maximum {quota}")
+
+
+def _refuse_reserved(body: Mapping[str, Any]) -> None:
+    for name in body:
+        if name in RESERVED or name == "locations" or name.startswith(RESERVED_PREFIX):
+            raise Forbidden(f"Attribute '{name[:255]}' is reserved.")
+        if name in _NOT_AT_CREATE:
+            raise Forbidden(f"Attribute '{name}' is read-only.")
+
+
+def _from_body(body: dict[str, Any], context: Context) -> Image:
+    known = {name: body[name] for name in patch.WRITABLE if name in body}
+    extra = {name: value for name, value in body.items() if name not in patch.WRITABLE and name != "id"}
+    now = lifecycle.now()
+    known["tags"] = tuple(dict.fromkeys(known.get("tags", ())))
+    known.setdefault("owner", context.project_id)
+    known.setdefault("visibility", "shared")
+    return Image(
+        id=body.get("id") or str(uuid.uuid4()),
+        status="queued",
+        created_at=now,
+        updated_at=now,
+        properties=extra,
+        **known,
+    )
+
+
+def _as_seen(image: Image, context: Context) -> Image:
+    """Locations of a deactivated image are for admins only."""
+    if image.status == "deactivated" and not context.is_admin:
+        return image.with_(locations=())
+    return image
