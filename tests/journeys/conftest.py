@@ -1,0 +1,173 @@
+"""The services that the journeys talk to.
+
+`GLIMPSE_TEST_URL` points the tests of the plain service (no authentication, two file stores) at a server that runs
+already; what can only be seen in its directories is then skipped. Tests marked `better_than_glance` hold Glimpse to
+more than the original does: leave them out there (`-m "not better_than_glance"`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import bcrypt
+import pytest
+
+from .client import Api
+from .service import MULTI_STORE, SINGLE_STORE, Service
+
+PROJECT_A = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+PROJECT_B = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+PROJECT_OF_ADMIN = "cccccccccccccccccccccccccccccccc"
+USERS = {
+    "admin": (PROJECT_OF_ADMIN, "admin,member,reader"),
+    "alice": (PROJECT_A, "member,reader"),
+    "bob": (PROJECT_B, "member,reader"),
+    "carol": (PROJECT_A, "reader"),
+}
+
+# What the second, single-store service has that the first has not.
+LIMITS: dict[str, dict[str, object]] = {
+    "DEFAULT": {
+        "image_size_cap": 1 << 20,
+        "image_property_quota": 4,
+        "image_tag_quota": 3,
+        "limit_param_default": 2,
+        "api_limit_max": 3,
+        "hashing_algorithm": "sha256",
+        "show_image_direct_url": True,
+        "public_endpoint": "https://images.example.org/base",
+        "enabled_import_methods": "[]",
+        "client_socket_timeout": 2,
+    },
+    "image_format": {
+        "require_image_format_match": False,
+        "gpt_safety_checks_nonfatal": "mbr",
+        "container_formats": "bare,ovf",
+    },
+}
+
+_running: list[Service] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", "better_than_glance: what the original gets wrong, or cannot be asked for")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failed test shows what the services have logged since it began."""
+    report = yield
+    if report.when == "call" and report.failed:  # type: ignore[attr-defined]
+        for service in _running:
+            text = service.log_since(item.stash.get(_OFFSETS, {}).get(service.url, 0))
+            report.sections.append((f"log of {service.home.name}", text))  # type: ignore[attr-defined]
+    return report
+
+
+_OFFSETS: pytest.StashKey[dict[str, int]] = pytest.StashKey()
+
+
+@pytest.fixture(autouse=True)
+def log_offsets(request: pytest.FixtureRequest) -> None:
+    """Remember where each log ends before the test."""
+    request.node.stash[_OFFSETS] = {service.url: service.log.stat().st_size for service in _running}
+
+
+def _run(service: Service) -> Iterator[Service]:
+    service.db_sync()
+    service.start()
+    _running.append(service)
+    yield service
+    _running.remove(service)
+    service.stop()
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service | None]:
+    """Two weighted file stores, nobody has to show who they are. None: the service is not ours."""
+    if "GLIMPSE_TEST_URL" in os.environ:
+        yield None
+        return
+    yield from _run(Service(tmp_path_factory.mktemp("plain")))
+
+
+@pytest.fixture(scope="session")
+def api(plain: Service | None) -> Iterator[Api]:
+    """The plain service; everybody is an administrator."""
+    caller = Api(plain.url if plain else os.environ["GLIMPSE_TEST_URL"])
+    yield caller
+    if plain is None:
+        for image_id in caller.made:
+            caller.raw_patch(image_id, [{"op": "replace", "path": "/protected", "value": False}])
+            caller.raw_delete(image_id)
+    caller.close()
+
+
+@pytest.fixture
+def local(plain: Service | None) -> Service:
+    """The plain service's directories."""
+    if plain is None:
+        pytest.skip("the directories of GLIMPSE_TEST_URL cannot be seen from here")
+    return plain
+
+
+@pytest.fixture(scope="session")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One store in the old way of configuring it, and small limits."""
+    yield from _run(Service(tmp_path_factory.mktemp("single"), SINGLE_STORE, LIMITS))
+
+
+@pytest.fixture(scope="session")
+def limited(single: Service) -> Iterator[Api]:
+    """The single-store service."""
+    caller = Api(single.url)
+    yield caller
+    caller.close()
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with users: HTTP basic authentication from a password file."""
+    home = tmp_path_factory.mktemp("guarded")
+    passwords = home / "htpasswd"
+    lines = []
+    for name, (project, roles) in USERS.items():
+        digest = bcrypt.hashpw(f"{name}-secret".encode(), bcrypt.gensalt(4)).decode()
+        lines.append(f"{name}:{digest}:{project}:{roles}\n")
+    passwords.write_text("".join(lines))
+    changes: dict[str, dict[str, object]] = {
+        "DEFAULT": {"http_basic_auth_user_file": passwords},
+        "paste_deploy": {"flavor": "http_basic"},
+    }
+    yield from _run(Service(home, MULTI_STORE, changes))
+
+
+@pytest.fixture(scope="session")
+def user(guarded: Service) -> Iterator[Callable[[str], Api]]:
+    """`user("alice")` calls the guarded service as alice."""
+    callers = {name: Api(guarded.url, (name, f"{name}-secret")) for name in USERS}
+    yield callers.__getitem__
+    for caller in callers.values():
+        caller.close()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """`own(changes)` starts a service for this test alone, to be killed or filled up."""
+    started: list[Service] = []
+
+    def start(changes: dict[str, dict[str, object]] | None = None, launcher: tuple[str, ...] = ()) -> Service:
+        service = Service(tmp_path / f"own{len(started)}", MULTI_STORE, changes, launcher)
+        service.db_sync()
+        started.append(service)
+        _running.append(service)
+        service.start()
+        return service
+
+    yield start
+    for service in started:
+        _running.remove(service)
+        service.kill()
