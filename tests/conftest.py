@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import pytest
 
+from tests.rig.clients import Clients
 from tests.rig.databases import MariaDB, PostgreSQL
+from tests.rig.keystone import Keystone
 from tests.rig.memcached import Memcached
+from tests.rig.services import Glance, Glimpse, ImageService, Sections, config_text, one_store
 
+Service = TypeVar("Service", bound=ImageService)
 SERVER_FIXTURES = frozenset({"rig_folder"})
 
 
@@ -69,6 +74,23 @@ def memcached(rig_folder: Path) -> Iterator[Memcached]:
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def keystone(rig_folder: Path) -> Iterator[Keystone]:
+    """The Keystone of this run. Who stops it starts it again."""
+    server = Keystone(rig_folder / "keystone")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def clients(rig_folder: Path) -> Clients:
+    """The real `openstack` and `glance` commands."""
+    return Clients(rig_folder / "home")
+
+
 @pytest.fixture
 def mariadb_url(mariadb: MariaDB) -> str:
     """An empty MariaDB database: mysql+pymysql://…"""
@@ -79,3 +101,69 @@ def mariadb_url(mariadb: MariaDB) -> str:
 def postgresql_url(postgresql: PostgreSQL) -> str:
     """An empty PostgreSQL database: postgresql://…"""
     return postgresql.fresh_url()
+
+
+class ServiceFactory(Generic[Service]):
+    """Makes image services for one test, and stops them after it."""
+
+    def __init__(self, kind: type[Service], folder: Path) -> None:
+        self._kind = kind
+        self._folder = folder
+        self.made: list[Service] = []
+
+    def __call__(
+        self,
+        config: str | Sections | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        start: bool = True,
+    ) -> Service:
+        """A service with that `glance-api.conf`, its database synchronised and running unless `start` is false.
+
+        `config` is the text of the file, or its sections. Sections (none are fine) are laid over those of a service
+        with SQLite and one file store, both in its `data_dir`, and no identity.
+        """
+        folder = self._folder / f"{self._kind.name}-{len(self.made)}"
+        if not isinstance(config, str):
+            data = folder / "data"
+            sections = one_store(data / "images", f"sqlite:///{data}/glance.sqlite")
+            for name, options in (config or {}).items():
+                sections[name] = {**sections.get(name, {}), **options}
+            config = config_text(sections)
+        service = self._kind(folder, config, env or {})
+        self.made.append(service)
+        if start:
+            service.manage("db_sync")
+            service.start()
+        return service
+
+    def stop_all(self) -> None:
+        """End what still runs, and print the logs: pytest shows them when the test has failed."""
+        for service in self.made:
+            service.kill9()
+            print(service.process.tail(80))
+
+
+@pytest.fixture
+def service_folder(rig_folder: Path) -> Iterator[Path]:
+    """A folder for one test, into which other system users can look (those of pytest are closed)."""
+    folder = Path(tempfile.mkdtemp(dir=rig_folder))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def glimpse_service(service_folder: Path) -> Iterator[ServiceFactory[Glimpse]]:
+    """Makes running Glimpse services: `service = glimpse_service({"paste_deploy": {"flavor": "keystone"}})`."""
+    factory = ServiceFactory(Glimpse, service_folder)
+    yield factory
+    factory.stop_all()
+
+
+@pytest.fixture
+def glance_service(service_folder: Path) -> Iterator[ServiceFactory[Glance]]:
+    """Makes running services of the real Glance in the same way."""
+    factory = ServiceFactory(Glance, service_folder)
+    yield factory
+    factory.stop_all()

@@ -43,34 +43,35 @@ def _prepare(command: list[str | Path], user: str | None) -> None:
 
 
 class MariaDB:
-    """A MariaDB server. Root comes in by the socket with any password or none, as an operator on the controller."""
+    """A MariaDB server; `rig` may do everything. The database's own root has no password."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self.socket = folder / "mysqld.sock"
-        self._user = _service_user("mysql")
-        self._data = own(own(folder, self._user) / "data", self._user)
-        self.process = Process("MariaDB", self._command(), folder / "log", user=self._user)
+        user = _service_user("mysql")
+        data = own(own(folder, user) / "data", user)
+        grants = folder / "grants.sql"
+        grants.write_text(
+            f"GRANT ALL PRIVILEGES ON *.* TO '{USER}'@'%' IDENTIFIED BY '{PASSWORD}' WITH GRANT OPTION;\n"
+        )
         _prepare(
-            [program("mariadb-install-db"), "--no-defaults", f"--datadir={self._data}",
+            [program("mariadb-install-db"), "--no-defaults", f"--datadir={data}",
              "--auth-root-authentication-method=normal", "--skip-test-db", "--innodb-log-file-size=16M"],
-            self._user,
+            user,
         )  # fmt: skip
-
-    def _command(self) -> list[str | Path]:
-        return [
-            program("mariadbd"), "--no-defaults", f"--datadir={self._data}", f"--socket={self.socket}",
-            f"--pid-file={self._data}/pid", "--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve",
+        command: list[str | Path] = [
+            program("mariadbd"), "--no-defaults", f"--datadir={data}", f"--socket={self.socket}",
+            f"--pid-file={data}/pid", "--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve",
             "--character-set-server=utf8mb4", "--max-connections=500", "--performance-schema=OFF",
-            "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M",
+            "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M", f"--init-file={grants}",
             # written at each commit, but not waited for: survives kill -9 of the server, not of the machine
             "--innodb-flush-log-at-trx-commit=2", "--innodb-doublewrite=OFF", "--sync-binlog=0",
         ]  # fmt: skip
+        self.process = Process("MariaDB", command, folder / "log", user=user)
 
     def start(self) -> None:
-        """Start it, with the user `rig` who may do everything. Raises `ServerFailed`."""
+        """Start it. Raises `ServerFailed`."""
         self.process.start(lambda: listens(self.port))
-        self.root(f"GRANT ALL PRIVILEGES ON *.* TO '{USER}'@'%' IDENTIFIED BY '{PASSWORD}'")
 
     def stop(self) -> None:
         """Stop it; the data stay."""
@@ -80,9 +81,11 @@ class MariaDB:
         """End it without a goodbye."""
         self.process.kill9()
 
-    def root(self, *statements: str) -> None:
-        """Run statements as the database's root."""
-        with pymysql.connect(unix_socket=str(self.socket), user="root", autocommit=True) as connection:
+    def execute(self, *statements: str) -> None:
+        """Run statements as `rig`."""
+        with pymysql.connect(
+            host="127.0.0.1", port=self.port, user=USER, password=PASSWORD, autocommit=True
+        ) as connection:
             for statement in statements:
                 with connection.cursor() as cursor:
                     cursor.execute(statement)
@@ -90,7 +93,7 @@ class MariaDB:
     def fresh_url(self) -> str:
         """Make an empty database and return its URL."""
         name = f"glimpse_{secrets.token_hex(4)}"
-        self.root(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name}")
         return f"mysql+pymysql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{name}"
 
 
