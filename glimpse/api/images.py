@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from multidict import MultiDictProxy
+from multidict import MultiMapping
 
 from glimpse.api.wire import Reply, Request, json_reply
 from glimpse.db.engine import Connection
@@ -128,7 +128,7 @@ class ImageCalls:
         return complete
 
 
-def _link(query: MultiDictProxy[str], marker: str | None = None) -> str:
+def _link(query: MultiMapping[str], marker: str | None = None) -> str:
     """A page's link, with every parameter of the call; repeated ones stay repeated."""
     pairs = [(name, value) for name, value in query.items() if name != "marker"]
     if marker is not None:
@@ -151,7 +151,7 @@ _MEMBER_STATUSES = ("accepted", "pending", "rejected", "all")
 class _Parameters:
     """The query parameters of a list call, checked. Raises `BadRequest` with the parameter's name."""
 
-    def __init__(self, query: MultiDictProxy[str], settings: Settings) -> None:
+    def __init__(self, query: MultiMapping[str], settings: Settings) -> None:
         if not all(is_storable(text) for pair in query.items() for text in pair):
             raise BadRequest("Characters U+10000 and above, NUL and lone surrogates are not supported")
         self.limit = _limit(query, settings)
@@ -194,7 +194,7 @@ class _Parameters:
             self.properties[name] = value
 
 
-def _limit(query: MultiDictProxy[str], settings: Settings) -> int:
+def _limit(query: MultiMapping[str], settings: Settings) -> int:
     text = query.get("limit")
     if text is None:
         return min(settings.limit_param_default, settings.api_limit_max)
@@ -220,7 +220,7 @@ def _boolean(text: str, name: str) -> bool:
     return text == "true"
 
 
-def _one_of(query: MultiDictProxy[str], name: str, allowed: tuple[str, ...]) -> str | None:
+def _one_of(query: MultiMapping[str], name: str, allowed: tuple[str, ...]) -> str | None:
     value = query.get(name)
     if value is not None and value not in allowed:
         raise BadRequest(f"Invalid {name} value {value[:64]!r}; allowed: {', '.join(allowed)}")
@@ -277,7 +277,7 @@ def _time_filter(name: str, value: str) -> tuple[str, datetime]:
     return operator, when
 
 
-def _sort(query: MultiDictProxy[str]) -> list[tuple[str, bool]]:
+def _sort(query: MultiMapping[str]) -> list[tuple[str, bool]]:
     """(key, ascending) for each key, with created_at and id behind as tie breakers (spec 1.2.3)."""
     combined, keys, directions = query.get("sort"), query.getall("sort_key", []), query.getall("sort_dir", [])
     if combined is not None and (keys or directions):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from multidict import CIMultiDictProxy, MultiDictProxy
+from multidict import CIMultiDictProxy, MultiMapping
 
 from glimpse.domain.context import Context
 from glimpse.errors import BadRequest, GlimpseError, HeadersTooLarge
@@ -25,7 +25,7 @@ class Request:
 
     context: Context
     parts: Mapping[str, str]
-    query: MultiDictProxy[str]
+    query: MultiMapping[str]
     headers: CIMultiDictProxy[str]
     base: str
     body: bytes = b""

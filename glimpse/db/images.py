@@ -19,6 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from glimpse.db.tables import image_locations, image_members, image_properties, image_tags, images
 from glimpse.domain.context import Context
 from glimpse.domain.record import Image, Location
+from glimpse.domain.schema import is_storable
 from glimpse.errors import Conflict, Duplicate, NotFound
 
 _COLUMNS = (
@@ -71,7 +72,7 @@ def get(connection: Connection, image_id: str, context: Context, lock: bool = Fa
 
     Raises `NotFound` for absent, deleted and invisible ones alike (spec: visibility at database level).
     """
-    if len(image_id) > 36:
+    if len(image_id) > 36 or not is_storable(image_id):
         raise not_found(image_id)
     row = connection.execute(_ONE_ROW_LOCKED if lock else _ONE_ROW, {"image_id": image_id}).mappings().first()
     if row is None:

@@ -175,8 +175,8 @@ class ImageData:
 
     # --- download ----------------------------------------------------------------------------------------------------
 
-    async def download(self, context: Context, image_id: str) -> tuple[Image, Reader | None]:
-        """The image and its open bytes; no reader when it has none (API reference, Download binary image data).
+    async def download(self, context: Context, image_id: str) -> tuple[Image, OpenImage | None]:
+        """The image and its open bytes; None when it has none (API reference, Download binary image data).
 
         The locations are tried by weight. Raises `NotFound`, `Forbidden`, `Unavailable` before the first byte.
         """
@@ -188,7 +188,7 @@ class ImageData:
                 failure = Unavailable("No configured store understands the image's location.")
                 continue
             try:
-                return image, await store.store.open(location.url)
+                return image, OpenImage(await store.store.open(location.url), store.store.facts.ranges)
             except GlimpseError as error:
                 LOG.warning("image %s cannot be read from store %s: %s", image_id, store.id, error.message)
                 failure = error
@@ -263,6 +263,14 @@ class ImageData:
                         image_id, dead.process.pid)  # fmt: skip
         finally:
             self.leases.drop(mine)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenImage:
+    """The bytes of an image, open; `ranges` tells whether they can be read from the middle."""
+
+    reader: Reader
+    ranges: bool
 
 
 class Passage:

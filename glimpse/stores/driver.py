@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from io import FileIO
 from typing import Any, Protocol, runtime_checkable
 
 BLOCK = 1 << 20  # bytes in a block, but for the last one of a stream
@@ -56,8 +57,9 @@ class Reader(Protocol):
 class FileReader(Protocol):
     """A `Reader` whose bytes are a plain file, so that the kernel can send them (sendfile)."""
 
-    def fileno(self) -> int:
-        """The open file's descriptor; offsets in the file are offsets in the image."""
+    @property
+    def file(self) -> FileIO:
+        """The open file; offsets in the file are offsets in the image."""
         ...
 
 

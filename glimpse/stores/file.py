@@ -146,8 +146,7 @@ class FileStore:
         return {}
 
     async def open(self, url: str) -> OpenFile:
-        descriptor, size = await self._run(_open, _path(url))
-        return OpenFile(self, descriptor, size)
+        return OpenFile(self, await self._run(FileIO, _path(url), "rb"))
 
     async def stat(self, url: str) -> int | None:
         return await self._run(lambda: _path(url).stat().st_size)
@@ -179,27 +178,22 @@ class FileStore:
 class OpenFile:
     """A `driver.Reader` and `driver.FileReader`."""
 
-    def __init__(self, store: FileStore, descriptor: int, size: int) -> None:
+    def __init__(self, store: FileStore, file: FileIO) -> None:
         self._store = store
-        self._descriptor = descriptor
-        self.size: int | None = size
-
-    def fileno(self) -> int:
-        return self._descriptor
+        self.file = file
+        self.size: int | None = os.fstat(file.fileno()).st_size
 
     async def stream(self, offset: int, length: int | None) -> AsyncIterator[bytes]:
-        end = self.size or 0 if length is None else offset + length
+        end = (self.size or 0) if length is None else offset + length
         while offset < end:
-            block = await self._store._run(os.pread, self._descriptor, min(BLOCK, end - offset), offset)
+            block = await self._store._run(os.pread, self.file.fileno(), min(BLOCK, end - offset), offset)
             if not block:
                 raise Unavailable("The image data is shorter than it was.")
             offset += len(block)
             yield block
 
     async def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self.file.close()
 
 
 def _directories(options: Mapping[str, Any], where: str) -> Sequence[tuple[Path, int]]:
@@ -288,11 +282,6 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _open(path: Path) -> tuple[int, int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    return descriptor, os.fstat(descriptor).st_size
 
 
 def _delete(path: Path) -> None:

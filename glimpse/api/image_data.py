@@ -1,0 +1,165 @@
+"""Image bytes on the wire: uploads, downloads with ranges, and deletes (API reference, Image data)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from aiohttp import HttpVersion11, web
+from aiohttp.web_exceptions import HTTPException
+
+from glimpse.api.sending import send
+from glimpse.api.wire import NO_CONTENT, Reply, Request
+from glimpse.db.engine import Database
+from glimpse.domain.record import Image
+from glimpse.errors import BadRequest, RangeNotSatisfiable, Unavailable, UnsupportedMediaType
+from glimpse.images.data import ImageData
+from glimpse.images.manage import Records
+from glimpse.settings import Settings
+from glimpse.stores.driver import BLOCK, Reader
+
+BYTES_TYPE = "application/octet-stream"
+
+
+@dataclass(frozen=True)
+class ImageDataCalls:
+    """The handlers of /v2/images/{image_id}/file, and of the one record call that touches bytes."""
+
+    settings: Settings
+    database: Database
+    records: Records
+    data: ImageData
+
+    async def upload(self, request: Request, incoming: web.BaseRequest) -> Reply:
+        """PUT /v2/images/{image_id}/file"""
+        if request.headers.get("Content-Type", "").strip().lower() != BYTES_TYPE:
+            raise UnsupportedMediaType(f"Content-Type must be {BYTES_TYPE}")
+        size = _announced_size(request, incoming)
+        store = request.headers.get("x-image-meta-store")
+        blocks = body_blocks(incoming, self.settings.client_socket_timeout or None)
+        await self.data.upload(request.context, request.parts["image_id"], blocks, size, store)
+        return NO_CONTENT
+
+    async def download(self, request: Request, incoming: web.BaseRequest) -> Reply | web.StreamResponse:
+        """GET /v2/images/{image_id}/file"""
+        image, opened = await self.data.download(request.context, request.parts["image_id"])
+        if opened is None:
+            return NO_CONTENT
+        reader = opened.reader
+        try:
+            size = _size(image, reader)
+            wanted = _range(request, size)
+            headers = {"Content-Type": BYTES_TYPE, "x-openstack-request-id": incoming["request_id"]}
+            if image.checksum:
+                headers["Content-MD5"] = image.checksum
+            if wanted is None:
+                return await send(incoming, reader, 200, headers, 0, size)
+            if not opened.ranges:
+                raise BadRequest("The store that holds the image cannot serve ranges.")
+            first, last = wanted
+            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+            return await send(incoming, reader, 206, headers, first, last - first + 1)
+        finally:
+            await reader.close()
+
+    async def delete(self, request: Request, incoming: web.BaseRequest) -> Reply:
+        """DELETE /v2/images/{image_id}"""
+        image = await self.database.run(self.records.delete, request.context, request.parts["image_id"])
+        await asyncio.shield(self.data.erase(image))
+        return NO_CONTENT
+
+
+def _announced_size(request: Request, incoming: web.BaseRequest) -> int | None:
+    """The size that the client promises: x-openstack-image-size, or else Content-Length; None when chunked."""
+    header = request.headers.get("x-openstack-image-size")
+    if header is None:
+        return incoming.content_length
+    if not re.fullmatch(r"[0-9]{1,19}", header.strip()):
+        raise BadRequest(f"x-openstack-image-size must be a number of bytes, not {header[:32]!r}")
+    return int(header)
+
+
+async def body_blocks(incoming: web.BaseRequest, patience: float | None) -> AsyncIterator[bytes]:
+    """The body in blocks of about 1 MiB. Raises `BadRequest` when it breaks off or no byte comes for `patience` seconds.
+
+    The client gets its "100 Continue" only here, after everything that could refuse the upload (RFC 9110, 10.1.1).
+    """
+    if incoming.headers.get("Expect", "").lower() == "100-continue" and incoming.version >= HttpVersion11:
+        assert incoming.transport is not None
+        incoming.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        try:
+            async with asyncio.timeout(patience):
+                part = await incoming.content.readany()
+        except TimeoutError as error:
+            incoming.protocol.force_close()
+            raise BadRequest(f"No data came for {patience:g} seconds.") from error
+        except (HTTPException, web.RequestPayloadError, ConnectionError, OSError) as error:
+            raise BadRequest("The request body broke off.") from error
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+        if size >= BLOCK:
+            yield b"".join(parts)
+            parts, size = [], 0
+    if parts:
+        yield b"".join(parts)
+
+
+def _size(image: Image, reader: Reader) -> int:
+    size = image.size if reader.size is None else reader.size
+    if size is None or (image.size is not None and size != image.size):
+        # Content-Length and checksum would be wrong; the record is what was promised.
+        raise Unavailable("The store does not hold the whole image.")
+    return size
+
+
+def _range(request: Request, size: int) -> tuple[int, int] | None:
+    """(first, last) of the bytes that are wanted, None for all (RFC 9110, 14; spec 1.3.2).
+
+    Raises `BadRequest` for several ranges, `RangeNotSatisfiable` for one that makes no sense or lies outside.
+    """
+    if (header := request.headers.get("Range")) is not None:
+        return _parse_range(header, size)
+    if (header := request.headers.get("Content-Range")) is not None:
+        return _parse_content_range(header, size)
+    return None
+
+
+def _parse_range(header: str, size: int) -> tuple[int, int]:
+    unit, _, spec = header.partition("=")
+    if "," in spec:
+        raise BadRequest("Requests with multiple ranges are not supported.")
+    match = re.fullmatch(r"\s*([0-9]{0,20})\s*-\s*([0-9]{0,20})\s*", spec)
+    if unit.strip().lower() != "bytes" or match is None or match.groups() == ("", ""):
+        raise _unsatisfiable(size)
+    first, last = match.groups()
+    if not first:
+        start, end = max(0, size - int(last)), size - 1
+    else:
+        start, end = int(first), min(int(last), size - 1) if last else size - 1
+        if last and int(last) < start:
+            raise _unsatisfiable(size)
+    if start >= size or end < start:
+        raise _unsatisfiable(size)
+    return start, end
+
+
+def _parse_content_range(header: str, size: int) -> tuple[int, int]:
+    """The header that older clients sent by mistake instead of Range."""
+    match = re.fullmatch(r"bytes\s+([0-9]{1,20})-([0-9]{1,20})/(\*|[0-9]{1,20})", header.strip())
+    if match is None:
+        raise _unsatisfiable(size)
+    start, end = int(match[1]), int(match[2])
+    if start >= size or end >= size or end < start:
+        raise _unsatisfiable(size)
+    return start, end
+
+
+def _unsatisfiable(size: int) -> RangeNotSatisfiable:
+    return RangeNotSatisfiable("The range lies outside the image.", {"Content-Range": f"bytes */{size}"})

@@ -1,0 +1,194 @@
+"""Settings in, application out: the only place where the parts meet. And the way of a request, first to last."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from glimpse.access.auth import Auth, Call, open_auth
+from glimpse.access.policy import Policy
+from glimpse.api import wire
+from glimpse.api.image_data import ImageDataCalls, body_blocks
+from glimpse.api.images import ImageCalls
+from glimpse.api.operator import OperatorCalls, unexpected
+from glimpse.api.routes import Calls, Route, Router
+from glimpse.api.wire import Reply, Request
+from glimpse.db.engine import Database
+from glimpse.domain.schema import ImageSchema
+from glimpse.errors import GlimpseError, NotImplementedMethod, TooLarge
+from glimpse.images.data import ImageData
+from glimpse.images.manage import Records
+from glimpse.settings import Settings
+from glimpse.stores.registry import Stores, open_stores
+
+LOG = logging.getLogger(__name__)
+ACCESS_LOG = logging.getLogger("glimpse.access")
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+BODY_PATIENCE = 60.0  # seconds without a byte of a JSON body
+
+
+@dataclass(frozen=True)
+class Foundation:
+    """What is checked once, before the first process forks: a mistake in it stops the start. Raises `SettingsError`."""
+
+    settings: Settings
+    policy: Policy
+    schema: ImageSchema
+    auth: Auth
+
+
+def lay_foundation(settings: Settings) -> Foundation:
+    """Check everything that configuration can get wrong, without connecting anywhere. Raises `SettingsError`."""
+    policy = Policy(settings.conf)
+    open_stores(settings)
+    schema = ImageSchema(settings.formats.container_formats, settings.formats.disk_formats)
+    return Foundation(settings, policy, schema, open_auth(settings, policy))
+
+
+class Application:
+    """The service in one process. `handle` answers requests; `start` and `stop` frame its life."""
+
+    def __init__(self, foundation: Foundation) -> None:
+        settings = foundation.settings
+        self.settings = settings
+        self._auth = foundation.auth
+        self._database = Database(settings.database, settings.record_threads)
+        self._stores: Stores = open_stores(settings)
+        records = Records(settings, self._database, foundation.policy, foundation.schema)
+        self._data = ImageData(settings, self._database, foundation.policy, self._stores)
+        self._operator = OperatorCalls(settings, foundation.schema)
+        self._calls = Calls(
+            images=ImageCalls(settings, records, self._stores),
+            image_data=ImageDataCalls(settings, self._database, records, self._data),
+            operator=self._operator,
+        )
+        self._router = Router()
+        self._accepted = self._operator.accepted()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin the work that goes on beside requests."""
+        self._sweeper = asyncio.create_task(self._data.keep_sweeping())
+
+    async def stop(self) -> None:
+        """End it and let go of connections, when no request runs any more."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._sweeper
+        await self._stores.close()
+        self._database.close()
+
+    async def handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request. Whatever happens, the client gets a status, and the log one line."""
+        began = time.perf_counter()
+        incoming["request_id"] = f"req-{uuid.uuid4()}"
+        status = 499  # the client went away
+        sent = 0
+        try:
+            reply = await self._answer(incoming)
+            response = reply if isinstance(reply, web.StreamResponse) else _respond(incoming, reply)
+            status = response.status
+            sent = response.content_length or 0
+            return response
+        except ConnectionError as error:
+            LOG.info("%s: connection lost: %s", incoming["request_id"], error)
+            raise
+        finally:
+            _log_access(incoming, status, sent, time.perf_counter() - began)
+
+    async def _answer(self, incoming: web.BaseRequest) -> Reply | web.StreamResponse:
+        try:
+            limit = self.settings.max_request_id_length
+            given = incoming.headers.get("X-Openstack-Request-Id")
+            incoming["request_id"] = wire.request_id(given, incoming["request_id"].removeprefix("req-"), limit)
+            return await self._route(incoming)
+        except GlimpseError as error:
+            return wire.error_reply(error, incoming.headers.get("Accept"))
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            LOG.exception("%s: unexpected failure", incoming["request_id"])
+            return wire.error_reply(unexpected(), incoming.headers.get("Accept"))
+
+    async def _route(self, incoming: web.BaseRequest) -> Reply | web.StreamResponse:
+        """Version negotiation (spec 1.0.1), then identity, then the table of URLs."""
+        path = incoming.path
+        if path == "/healthcheck" and incoming.method in ("GET", "HEAD"):
+            return self._operator.health()
+        if incoming.method not in METHODS:
+            raise NotImplementedMethod(f"The method {incoming.method} is not known.")
+        first, _, rest = path[1:].partition("/")
+        base = f"{incoming.scheme}://{incoming.host}"
+        if first == "versions":
+            return self._operator.versions(base, 200)
+        accept = incoming.headers.get("Accept", "")
+        if accept.startswith("application/vnd.openstack.images-"):
+            first, rest = accept.removeprefix("application/vnd.openstack.images-"), path[1:]
+        if first not in self._accepted:
+            return self._operator.versions(base, 300)
+        if not rest:
+            # python-openstackclient with http_basic looks for the API right here.
+            return self._operator.versions(base, 200)
+        call = Call(incoming.headers, incoming.method, path)
+        context = self._auth.known(call)
+        if context is None:
+            context = await asyncio.to_thread(self._auth.identify, call)
+        incoming["context"] = context
+        route, parts = self._router.find(incoming.method, f"/v2/{rest}")
+        if not route.takes_body:
+            wire.refuse_body(incoming.headers, incoming.method)
+        request = Request(context, parts, incoming.query, incoming.headers, base)
+        return await self._call(route, request, incoming)
+
+    async def _call(self, route: Route, request: Request, incoming: web.BaseRequest) -> Reply | web.StreamResponse:
+        if route.data is not None:
+            return await route.data(self._calls)(request, incoming)
+        assert route.record is not None
+        if route.takes_body and incoming.can_read_body:
+            request = Request(
+                request.context, request.parts, request.query, request.headers, request.base, await _body(incoming)
+            )
+        return await self._database.run(route.record(self._calls), request)
+
+
+async def _body(incoming: web.BaseRequest) -> bytes:
+    """A JSON body, whole. Raises `TooLarge`, `BadRequest`."""
+    parts, size = [], 0
+    async for block in body_blocks(incoming, BODY_PATIENCE):
+        size += len(block)
+        if size > wire.BODY_LIMIT:
+            raise TooLarge(f"The request body is larger than {wire.BODY_LIMIT} bytes.")
+        parts.append(block)
+    return b"".join(parts)
+
+
+def _respond(incoming: web.BaseRequest, reply: Reply) -> web.Response:
+    headers = {**reply.headers, "x-openstack-request-id": incoming["request_id"]}
+    if reply.content_type is not None:
+        # orjson writes UTF-8, which is what JSON is; the others have to say so.
+        charset = "; charset=UTF-8"
+        headers["Content-Type"] = reply.content_type + charset
+    if incoming.method == "HEAD":
+        return web.Response(status=reply.status, headers=headers)
+    return web.Response(status=reply.status, body=reply.body, headers=headers)
+
+
+def _log_access(incoming: web.BaseRequest, status: int, sent: int, seconds: float) -> None:
+    """One line a request; the path is as it came, percent-encoded, so that nothing in it can break the line."""
+    if not ACCESS_LOG.isEnabledFor(logging.INFO):
+        return
+    context = incoming.get("context")
+    who = f"{context.user_id or '-'} {context.project_id or '-'}" if context is not None else "- -"
+    ACCESS_LOG.info(
+        '%s %s %s "%s %s" %d %d %.3fs',
+        incoming["request_id"], incoming.remote or "-", who, incoming.method, incoming.rel_url.raw_path_qs, status, sent,
+        seconds,
+    )  # fmt: skip

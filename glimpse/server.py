@@ -1,0 +1,240 @@
+"""Processes, the socket, drain, reload, readiness.
+
+One process listens and minds the workers; each worker serves the whole API on the shared socket. A worker that dies is
+replaced. SIGTERM and SIGINT drain: no new connections, running transfers get graceful_shutdown_timeout seconds. SIGHUP
+reads the configuration again: new workers first, then the old ones drain; a configuration with a mistake changes
+nothing. systemd is told about each of it (Type=notify).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import gc
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from aiohttp import web
+from oslo_log import log as oslo_log
+
+from glimpse.app import Application, Foundation, lay_foundation
+from glimpse.errors import SettingsError
+from glimpse.settings import Settings, url_without_password
+
+LOG = logging.getLogger(__name__)
+
+READ_BUFFER = 512 << 10  # bytes of a body that wait in memory before the client is slowed down; twice that at most
+LONGEST_HEADER = 64 << 10  # bytes; tokens with a whole catalogue inside are long
+BYTE_THREADS = 16  # threads per worker that hash, inspect and read ahead
+RESPAWN_PAUSE = 1.0  # seconds before a worker that died young is replaced
+KILL_AFTER = 10.0  # seconds that a draining worker gets on top of its own limit
+BIND_PATIENCE = 3.0  # seconds for a predecessor to let go of the port
+
+_MINDED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(read_settings: Callable[[], Settings]) -> int:
+    """Serve until a signal ends it; the exit code. `read_settings` is called again for SIGHUP. Raises `SettingsError`."""
+    settings = read_settings()
+    oslo_log.setup(settings.conf, "glance")
+    foundation = lay_foundation(settings)
+    listener = _listen(settings)
+    LOG.info(
+        "serving http://%s:%d with %d workers, flavor %s, database %s, stores %s",
+        settings.bind_host, settings.bind_port, settings.workers, settings.flavor or "none (everybody is admin)",
+        url_without_password(settings.database.url), ", ".join(f"{store.id}:{store.type}" for store in settings.stores),
+    )  # fmt: skip
+    return _Minder(read_settings, foundation, listener).run()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    address = (settings.bind_host, settings.bind_port)
+    family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
+    deadline = time.monotonic() + BIND_PATIENCE
+    while True:
+        try:
+            return socket.create_server(address, family=family, backlog=settings.backlog)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise SettingsError(
+                    f"cannot listen on {address[0]}:{address[1]}: {error.strerror}; choose another [DEFAULT] bind_host"
+                    " or bind_port, or stop what listens there"
+                ) from error
+        time.sleep(0.1)
+
+
+@dataclass
+class _Worker:
+    pid: int
+    began: float
+    ready: int  # reading end of a pipe: one byte when the worker serves
+    retired: bool = False
+    kill_at: float | None = None
+
+
+class _Minder:
+    """The parent process."""
+
+    def __init__(self, read_settings: Callable[[], Settings], foundation: Foundation, listener: socket.socket) -> None:
+        self._read_settings = read_settings
+        self._foundation = foundation
+        self._listener = listener
+        self._workers: dict[int, _Worker] = {}
+        self._stopping = False
+
+    def run(self) -> int:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _MINDED)
+        gc.freeze()  # what workers share stays shared
+        self._start_workers()
+        notify("READY=1")
+        while self._workers or not self._stopping:
+            info = signal.sigtimedwait(_MINDED, 1.0)
+            if info is not None:
+                self._on_signal(info.si_signo)
+            self._reap()
+            self._kill_late_ones()
+        LOG.info("stopped")
+        return 0
+
+    def _on_signal(self, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT) and not self._stopping:
+            LOG.info("stopping: running transfers are finished first")
+            notify("STOPPING=1")
+            self._stopping = True
+            self._listener.close()
+            self._retire(list(self._workers.values()))
+        elif number == signal.SIGHUP and not self._stopping:
+            self._reload()
+
+    def _reload(self) -> None:
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            foundation = lay_foundation(self._read_settings())
+        except SettingsError as error:
+            LOG.error("the configuration stays as it was: %s", error)
+        else:
+            if _address(foundation.settings) != _address(self._foundation.settings):
+                LOG.warning("a new address to listen on needs a restart; the old one stays")
+            self._foundation = foundation
+            old = list(self._workers.values())
+            self._start_workers()
+            self._retire(old)
+            LOG.info("configuration reloaded")
+        notify("READY=1")
+
+    def _start_workers(self) -> None:
+        new = [self._fork() for _ in range(self._foundation.settings.workers)]
+        for worker in new:
+            os.read(worker.ready, 1)  # end of file when it died first, which `_reap` sees to
+            os.close(worker.ready)
+
+    def _fork(self) -> _Worker:
+        reading, writing = os.pipe()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reading)
+            _be_worker(self._foundation, self._listener, writing, parent)
+        os.close(writing)
+        self._workers[pid] = worker = _Worker(pid, time.monotonic(), reading)
+        return worker
+
+    def _retire(self, workers: list[_Worker]) -> None:
+        limit = self._foundation.settings.graceful_shutdown_timeout
+        for worker in workers:
+            worker.retired = True
+            worker.kill_at = time.monotonic() + limit + KILL_AFTER if limit else None
+            os.kill(worker.pid, signal.SIGTERM)
+
+    def _reap(self) -> None:
+        for pid in list(self._workers):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if not ended:
+                continue
+            worker = self._workers.pop(pid)
+            if worker.retired or self._stopping:
+                continue
+            LOG.error("worker %d ended unexpectedly (%s); it is replaced", pid, _how(status))
+            if time.monotonic() - worker.began < RESPAWN_PAUSE:
+                time.sleep(RESPAWN_PAUSE)
+            os.close(self._fork().ready)
+
+    def _kill_late_ones(self) -> None:
+        for worker in self._workers.values():
+            if worker.kill_at is not None and time.monotonic() > worker.kill_at:
+                LOG.warning("worker %d did not end in time; it is killed", worker.pid)
+                os.kill(worker.pid, signal.SIGKILL)
+
+
+def _address(settings: Settings) -> tuple[str, int]:
+    return settings.bind_host, settings.bind_port
+
+
+def _how(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+def _be_worker(foundation: Foundation, listener: socket.socket, ready: int, parent: int) -> None:
+    """The rest of a worker's life; never returns."""
+    code = 1
+    try:
+        # Without its minder a worker would hold the port for ever.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(0)
+        for number in _MINDED:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        asyncio.run(_work(foundation, listener, ready))
+        code = 0
+    except BaseException:
+        LOG.exception("worker failed")
+    finally:
+        logging.shutdown()
+        os._exit(code)
+
+
+async def _work(foundation: Foundation, listener: socket.socket, ready: int) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _MINDED)
+    loop.set_default_executor(ThreadPoolExecutor(BYTE_THREADS, "bytes"))
+    settings = foundation.settings
+    application = Application(foundation)
+    server = web.Server(
+        application.handle, max_line_size=LONGEST_HEADER, max_field_size=LONGEST_HEADER, read_bufsize=READ_BUFFER,
+        auto_decompress=False, access_log=None,
+    )  # fmt: skip
+    runner = web.ServerRunner(server, shutdown_timeout=settings.graceful_shutdown_timeout or None)
+    await runner.setup()
+    await web.SockSite(runner, listener, backlog=settings.backlog).start()
+    application.start()
+    os.write(ready, b"1")
+    os.close(ready)
+    await stop.wait()
+    await runner.cleanup()
+    await application.stop()
+
+
+def notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)); nothing happens where it does not listen."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    address = "\0" + path[1:] if path.startswith("@") else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        try:
+            out.sendto(state.encode(), address)
+        except OSError as error:
+            LOG.warning("systemd cannot be told %s: %s", state.partition("=")[0], error.strerror)
