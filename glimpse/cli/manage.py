@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from oslo_config import cfg
 
@@ -44,10 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if conf.command.action is None:
             return _show_actions()
         database = settings.database_settings(conf)
-        schema = Schema(database, tell=print)
+        schema = Schema(database, tell=partial(print, flush=True))
         try:
             _wait(schema, database)
-            return ACTIONS[conf.command.action].run(schema, conf.command.version)
+            version = conf.command.version or conf.command.version_option
+            return ACTIONS[conf.command.action].run(schema, version)
         finally:
             schema.close()
     except (SettingsError, SchemaError) as error:
@@ -63,11 +65,11 @@ def _add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     nested = db.add_subparsers()
     for name, action in ACTIONS.items():
         for parser in (nested.add_parser(name, help=action.help), subparsers.add_parser(f"db_{name}")):
-            parser.set_defaults(action=name, version=None)
+            parser.set_defaults(action=name, version=None, version_option=None)
             if action.takes_version:
+                # Two destinations: an argument that is absent would wipe out the option.
                 parser.add_argument("version", nargs="?", metavar="VERSION")
-                # Without a default of its own it would wipe out the argument.
-                parser.add_argument("--version", dest="version", metavar="VERSION", default=argparse.SUPPRESS)
+                parser.add_argument("--version", dest="version_option", metavar="VERSION")
 
 
 def _show_actions() -> int:

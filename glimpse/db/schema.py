@@ -41,6 +41,11 @@ _LOCK_NAME = "glance schema"
 _LOCK_KEY = 0x676C616E6365  # the same for PostgreSQL, which wants a number
 _LOCK_WAIT = 3600  # seconds; nobody migrates for longer
 
+_NO_URL = (
+    "[database] connection: cannot be read as a URL; characters such as @ : / # in a password are"
+    " written as %40 %3A %2F %23"
+)
+
 
 class SchemaError(Exception):
     """A database that cannot be brought to the head, or cannot be used; one line for the operator."""
@@ -60,10 +65,12 @@ class Schema:
             self._writer = open_engine(settings)
         except (ArgumentError, ValueError) as error:
             # Its text may quote the URL, and with it the password.
-            raise SettingsError(
-                "[database] connection: cannot be read as a URL; characters such as @ : / # in a password are"
-                " written as %40 %3A %2F %23"
-            ) from error
+            raise SettingsError(_NO_URL) from error
+        if self._url.get_backend_name() != "sqlite":
+            if "@" in f"{self._url.host}{self._url.database}":
+                raise SettingsError(_NO_URL)
+            if not self._url.database:
+                raise SettingsError(f"[database] connection: {self.name} names no database, such as …/glance")
         event.listen(self._writer, "do_connect", _without_time_limit)
         self._tell = tell
         self._config = Config()
@@ -91,7 +98,7 @@ class Schema:
                 connection.execute(sa.select(sa.literal(1)))
         except (OperationalError, InterfaceError) as error:
             reason = self._words(error)
-            if self._url.get_backend_name() == "sqlite" or _is_final(error, reason):
+            if _is_final(error, reason):
                 raise SchemaError(f"{self.name} cannot be used: {reason}") from error
             return reason
         except Exception as error:  # a driver raises what it likes about parameters of the URL: TypeError, OSError …
@@ -329,12 +336,21 @@ def _list(revisions: tuple[str, ...]) -> str:
 _NO_LOCKS = 1105  # Percona XtraDB Cluster in its strict mode
 # Access denied for this database (1044) or at all (1045, 1698), unknown database (1049), TLS required (3159).
 _MYSQL_FINAL = {1044, 1045, 1049, 1698, 3159}
-_POSTGRESQL_FINAL = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
+# PostgreSQL and SQLite give no codes when a connection fails.
+_FINAL_WORDS = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "unable to open database file",
+    "file is not a database",
+    "readonly database",
+)
 
 
 def _is_final(error: DBAPIError, reason: str) -> bool:
     """Whether the server answered, and its answer will be the same next time."""
-    return _code(error) in _MYSQL_FINAL or any(words in reason for words in _POSTGRESQL_FINAL)
+    return _code(error) in _MYSQL_FINAL or any(words in reason for words in _FINAL_WORDS)
 
 
 def _code(error: DBAPIError) -> object:
