@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command: 0 when everything is there afterwards, 1 with a message on standard error otherwise."""
     parser = argparse.ArgumentParser(description="Set up the real servers and clients that the tests use.")
     parser.add_argument("--relock", action="store_true", help="resolve newest versions, write constraints-*.txt")
-    parser.add_argument("only", nargs="*", help=f"environments to set up (default: all of {', '.join(ENVIRONMENTS)})")
+    parser.add_argument("only", nargs="*", help=f"just these environments, no programs (default: all of {', '.join(ENVIRONMENTS)})")
     options = parser.parse_args(argv)
     unknown = set(options.only) - set(ENVIRONMENTS)
     if unknown:
@@ -190,7 +190,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with (CACHE / "install.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            install_programs()
+            if not options.only:
+                install_programs()
             for name in options.only or ENVIRONMENTS:
                 install_environment(name, options.relock)
     except MissingPart as error:
