@@ -18,7 +18,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from oslo_config import cfg, types
 from oslo_log import log as oslo_log
@@ -210,23 +209,28 @@ def parse(argv: Sequence[str], prog: str, extra_cli: Sequence[cfg.Opt] = ()) -> 
     conf = cfg.ConfigOpts()
     oslo_log.register_options(conf)
     conf.register_cli_opts(list(extra_cli))
-    files = _default_files(prog)
+    names = ["glance-image-import", "glance-api"] + ([prog] if prog != "glance-api" else [])
+    files, folders = _default_files(names)
     try:
-        conf(list(argv), project="glance", prog=prog, version=_version(), default_config_files=files)
+        conf(
+            list(argv), project="glance", prog=prog, version=_version(), default_config_files=files,
+            default_config_dirs=folders,
+        )  # fmt: skip
     except cfg.Error as error:
-        where = ", ".join(files) or "command line"
-        raise SettingsError(f"{where}: {_one_line(str(error))}") from error
+        # oslo.config does not say where a value of its own command line options came from.
+        named = [after for before, after in zip(argv, argv[1:], strict=False) if before.startswith("--config-")]
+        raise SettingsError(f"{', '.join(named or files) or 'command line'}: {_one_line(str(error))}") from error
     return conf
 
 
-def _default_files(prog: str) -> list[str]:
-    """The files that are read when the command line names none; later ones win."""
-    names = ["glance-image-import", "glance-api"] + ([prog] if prog != "glance-api" else [])
+def _default_files(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The files and the .conf.d directories that are read when the command line names none; later ones win."""
     folder = os.environ.get("OS_GLANCE_CONFIG_DIR")
     if folder is not None:
         paths = [os.path.join(folder, f"{name}.conf") for name in names]
-        return [path for path in paths if os.path.exists(path)]
-    return [path for name in names for path in cfg.find_config_files("glance", name)]
+        return [path for path in paths if os.path.exists(path)], [d for p in paths if os.path.isdir(d := f"{p}.d")]
+    files = [path for name in names for path in cfg.find_config_files("glance", name)]
+    return files, [path for name in names for path in cfg.find_config_dirs("glance", name)]
 
 
 _AS_THEY_ARE = (
@@ -462,7 +466,8 @@ def _version() -> str:
 
 def url_without_password(url: str) -> str:
     """A database or store URL that may be written to a log."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    user = parts.username
-    return parts._replace(netloc=f"{user}:***@{host}" if user else host, query="").geturl()
+    scheme, separator, rest = url.partition("://")
+    # From the right: a password may hold anything, a colon, a slash or an @ among it.
+    userinfo, at, place = rest.partition("?")[0].rpartition("@")
+    user = f"{userinfo.partition(':')[0]}:***" if at else ""
+    return f"{scheme}{separator}{user}{at}{place}"

@@ -75,9 +75,7 @@ images = Table(
     Column("min_ram", Integer, nullable=False),
     Column("protected", _CHECKED_IMAGE, nullable=False, server_default=false()),
     Column("virtual_size", _BIG),
-    Column(
-        "visibility", Enum(*VISIBILITIES, name="image_visibility"), nullable=False, server_default="shared"
-    ),
+    Column("visibility", Enum(*VISIBILITIES, name="image_visibility"), nullable=False, server_default="shared"),
     Column("os_hidden", Boolean, nullable=False, server_default=false()),
     Column("os_hash_algo", String(64)),
     Column("os_hash_value", String(128)),
