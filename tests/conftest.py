@@ -23,6 +23,7 @@ Service = TypeVar("Service", bound=ImageService)
 SERVER_FIXTURES = frozenset({"rig_folder"})
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at -m
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whoever uses a part of the rig, directly or not, is a `server` test."""
     for item in items:

@@ -181,7 +181,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command: 0 when everything is there afterwards, 1 with a message on standard error otherwise."""
     parser = argparse.ArgumentParser(description="Set up the real servers and clients that the tests use.")
     parser.add_argument("--relock", action="store_true", help="resolve newest versions, write constraints-*.txt")
-    parser.add_argument("only", nargs="*", help=f"just these environments, no programs (default: all of {', '.join(ENVIRONMENTS)})")
+    parser.add_argument(
+        "only", nargs="*", help=f"just these environments, no programs (default: all of {', '.join(ENVIRONMENTS)})"
+    )
     options = parser.parse_args(argv)
     unknown = set(options.only) - set(ENVIRONMENTS)
     if unknown:

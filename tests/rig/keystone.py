@@ -248,6 +248,8 @@ def _make_seed(home: Path, folder: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, env=plain_environment(), check=False)
         if done.returncode:
             raise ServerFailed(f"{' '.join(command)} ended with {done.returncode}\n{done.stderr}")
+        if arguments == ["db_sync"]:
+            _ignore_case_in_names(folder / "keystone.sqlite")
     config.unlink()
     port = free_port()
     process = _server("Keystone, first users", folder, port, token_seconds=3600, threads=1)
@@ -256,6 +258,21 @@ def _make_seed(home: Path, folder: Path) -> None:
         _add_accounts(f"http://127.0.0.1:{port}/v3")
     finally:
         process.stop()
+
+
+def _ignore_case_in_names(path: Path) -> None:
+    """Let the domain `default` be found as `Default`, as with MySQL; guides write it either way."""
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA writable_schema = ON")
+        changed = database.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, 'name VARCHAR(64)', 'name VARCHAR(64) COLLATE NOCASE')"
+            " WHERE type = 'table' AND name = 'project'"
+        )
+        assert changed.rowcount == 1
+    database.close()
+    with sqlite3.connect(path) as database:
+        database.execute("REINDEX project")
+    database.close()
 
 
 def _add_accounts(url: str) -> None:
