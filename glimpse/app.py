@@ -126,7 +126,7 @@ class Application:
         if incoming.method not in METHODS:
             raise NotImplementedMethod(f"The method {incoming.method} is not known.")
         first, _, rest = path[1:].partition("/")
-        base = f"{incoming.scheme}://{incoming.host}"
+        base = _base(incoming, self.settings.trust_proxy_headers)
         if first == "versions":
             return self._operator.versions(base, 200)
         accept = incoming.headers.get("Accept", "")
@@ -159,6 +159,16 @@ class Application:
         return await self._database.run(route.record(self._calls), request)
 
 
+def _base(incoming: web.BaseRequest, behind_proxy: bool) -> str:
+    """scheme://host as the client sees it; only a proxy that we were told of may say otherwise."""
+    scheme, host, prefix = incoming.scheme, incoming.host, ""
+    if behind_proxy:
+        scheme = incoming.headers.get("X-Forwarded-Proto", scheme)
+        host = incoming.headers.get("X-Forwarded-Host", host)
+        prefix = incoming.headers.get("X-Forwarded-Prefix", "").rstrip("/")
+    return f"{scheme}://{host}{prefix}"
+
+
 async def _body(incoming: web.BaseRequest) -> bytes:
     """A JSON body, whole. Raises `TooLarge`, `BadRequest`."""
     parts, size = [], 0
@@ -189,6 +199,6 @@ def _log_access(incoming: web.BaseRequest, status: int, sent: int, seconds: floa
     who = f"{context.user_id or '-'} {context.project_id or '-'}" if context is not None else "- -"
     ACCESS_LOG.info(
         '%s %s %s "%s %s" %d %d %.3fs',
-        incoming["request_id"], incoming.remote or "-", who, incoming.method, incoming.rel_url.raw_path_qs, status, sent,
-        seconds,
+        incoming["request_id"], incoming.remote or "-", who, incoming.method, incoming.rel_url.raw_path_qs, status,
+        sent, seconds,
     )  # fmt: skip

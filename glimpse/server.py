@@ -42,7 +42,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def serve(read_settings: Callable[[], Settings]) -> int:
-    """Serve until a signal ends it; the exit code. `read_settings` is called again for SIGHUP. Raises `SettingsError`."""
+    """Serve until a signal ends it; the exit code. SIGHUP calls `read_settings` again. Raises `SettingsError`."""
     settings = read_settings()
     oslo_log.setup(settings.conf, "glance")
     foundation = lay_foundation(settings)

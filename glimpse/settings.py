@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -43,7 +44,7 @@ DEFAULT_OPTS: list[cfg.Opt] = [
     cfg.HostAddressOpt("bind_host", help="Address to listen on; without it 0.0.0.0, or 127.0.0.1 without a flavor"),
     cfg.PortOpt("bind_port", default=9292, help="Port to listen on"),
     cfg.IntOpt("backlog", default=4096, min=1, help="Connections that may wait to be accepted"),
-    cfg.IntOpt("workers", min=1, help="Worker processes; without it one per processor"),
+    cfg.IntOpt("workers", min=0, help="Worker processes; without it one per processor, and 0 counts as 1"),
     cfg.IntOpt("record_threads", default=3, min=1, max=64, help="Threads per worker for SQL, policy and JSON"),
     cfg.IntOpt("graceful_shutdown_timeout", default=60, min=0,
                help="Seconds that running transfers get to finish after SIGTERM or SIGHUP; 0 for no limit"),
@@ -61,6 +62,8 @@ DEFAULT_OPTS: list[cfg.Opt] = [
     cfg.IntOpt("image_property_quota", default=128),
     cfg.IntOpt("image_tag_quota", default=128),
     cfg.IntOpt("image_size_cap", default=2**40, min=1, max=_BIG),
+    cfg.BoolOpt("delayed_delete", default=False),
+    cfg.StrOpt("metadata_encryption_key", secret=True),
     cfg.BoolOpt("show_image_direct_url", default=False),
     cfg.BoolOpt("show_multiple_locations", default=False),
     cfg.StrOpt("hashing_algorithm", default="sha512"),
@@ -170,6 +173,7 @@ class Settings:
     image_property_quota: int
     image_tag_quota: int
     image_size_cap: int
+    delayed_delete: bool
     show_image_direct_url: bool
     show_multiple_locations: bool
     hashing_algorithm: str
@@ -181,6 +185,7 @@ class Settings:
     default_store: str
     multi_store: bool
     healthcheck_disable_file: str
+    trust_proxy_headers: bool
 
     def group(self, name: str, opts: Sequence[cfg.Opt], fallback: str | None = None) -> Mapping[str, Any]:
         """Read a section whose options somebody else declares (a store driver).
@@ -218,7 +223,7 @@ def parse(argv: Sequence[str], prog: str, extra_cli: Sequence[cfg.Opt] = ()) -> 
         )  # fmt: skip
     except cfg.Error as error:
         # oslo.config does not say where a value of its own command line options came from.
-        named = [after for before, after in zip(argv, argv[1:], strict=False) if before.startswith("--config-")]
+        named = [after for before, after in itertools.pairwise(argv) if before.startswith("--config-")]
         raise SettingsError(f"{', '.join(named or files) or 'command line'}: {_one_line(str(error))}") from error
     return conf
 
@@ -236,8 +241,8 @@ def _default_files(names: Sequence[str]) -> tuple[list[str], list[str]]:
 _AS_THEY_ARE = (
     "bind_port", "backlog", "record_threads", "graceful_shutdown_timeout", "client_socket_timeout",
     "allow_unauthenticated_network", "http_basic_auth_user_file", "limit_param_default", "api_limit_max",
-    "allow_anonymous_access", "max_request_id_length", "image_property_quota", "image_tag_quota", "image_size_cap",
-    "show_image_direct_url", "show_multiple_locations",
+    "allow_anonymous_access", "delayed_delete", "max_request_id_length", "image_property_quota", "image_tag_quota",
+    "image_size_cap", "show_image_direct_url", "show_multiple_locations",
 )  # fmt: skip
 
 
@@ -246,6 +251,10 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
     default = _read(conf, "DEFAULT", DEFAULT_OPTS)
     paste = _read(conf, "paste_deploy", [cfg.StrOpt("flavor", default="")])
     health = _read(conf, "healthcheck", HEALTHCHECK_OPTS)
+    proxy = _read(conf, "oslo_middleware", [cfg.BoolOpt("enable_proxy_headers_parsing", default=False)])
+    if default["metadata_encryption_key"]:
+        # Locations would be written in clear among encrypted ones, and those could not be read.
+        raise _refuse(conf, "DEFAULT", "metadata_encryption_key", "is not supported; allowed: nothing")
     flavor = _flavor(conf, paste["flavor"] or "")
     host = _bind_host(conf, flavor, default)
     stores, default_store = _stores(conf, default["enabled_backends"])
@@ -256,7 +265,7 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
     return Settings(
         conf=conf,
         bind_host=host,
-        workers=default["workers"] or len(os.sched_getaffinity(0)),
+        workers=len(os.sched_getaffinity(0)) if default["workers"] is None else max(1, default["workers"]),
         flavor=flavor,
         public_endpoint=(default["public_endpoint"] or "").rstrip("/"),
         hashing_algorithm=algorithm,
@@ -268,6 +277,7 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
         default_store=default_store,
         multi_store=bool(default["enabled_backends"]),
         healthcheck_disable_file=health["disable_by_file_path"],
+        trust_proxy_headers=proxy["enable_proxy_headers_parsing"],
         **{name: default[name] for name in _AS_THEY_ARE},
     )
 

@@ -78,8 +78,8 @@ def test_the_directory_of_the_environment(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("text", "section", "option", "allowed"),
     [
-        ("[DEFAULT]\nworkers = many\n", "DEFAULT", "workers", "at least 1"),
-        ("[DEFAULT]\nworkers = 0\n", "DEFAULT", "workers", "at least 1"),
+        ("[DEFAULT]\nworkers = many\n", "DEFAULT", "workers", "at least 0"),
+        ("[DEFAULT]\nworkers = -1\n", "DEFAULT", "workers", "at least 0"),
         ("[DEFAULT]\nshow_image_direct_url = maybe\n", "DEFAULT", "show_image_direct_url", "true or false"),
         ("[DEFAULT]\nenabled_import_methods = web-download\n", "DEFAULT", "enabled_import_methods", "square brackets"),
         ("[DEFAULT]\nhashing_algorithm = sha9\n", "DEFAULT", "hashing_algorithm", "sha512"),

@@ -82,7 +82,7 @@ def _announced_size(request: Request, incoming: web.BaseRequest) -> int | None:
 
 
 async def body_blocks(incoming: web.BaseRequest, patience: float | None) -> AsyncIterator[bytes]:
-    """The body in blocks of about 1 MiB. Raises `BadRequest` when it breaks off or no byte comes for `patience` seconds.
+    """The body in blocks of about 1 MiB. Raises `BadRequest` if it breaks off, or no byte comes for `patience` seconds.
 
     The client gets its "100 Continue" only here, after everything that could refuse the upload (RFC 9110, 10.1.1).
     """

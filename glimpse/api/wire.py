@@ -75,8 +75,8 @@ def error_reply(error: GlimpseError, accept: str | None) -> Reply:
     wanted = (accept or "").lower()
     if "text/html" in wanted or "*/*" in wanted:
         body = (
-            f"<html>\n <head>\n  <title>{code}</title>\n </head>\n <body>\n  <h1>{code}</h1>\n  {safe}<br /><br />\n\n\n"
-            " </body>\n</html>"
+            f"<html>\n <head>\n  <title>{code}</title>\n </head>\n"
+            f" <body>\n  <h1>{code}</h1>\n  {safe}<br /><br />\n\n\n </body>\n</html>"
         )
         return Reply(error.status, body.encode(), "text/html", error.headers)
     if JSON_TYPE in wanted:

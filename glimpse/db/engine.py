@@ -178,7 +178,15 @@ def _translate(error: SQLAlchemyError) -> Exception:
     if not _server_is_away(error):
         return error
     LOG.error("database: %s", _reason(error))
+    if _lacks_tables(error):
+        LOG.error("the database has no tables, or not all of them: run glance-manage db_sync")
     return Unavailable("The database does not answer; try again in a moment.", {"Retry-After": "5"})
+
+
+def _lacks_tables(error: SQLAlchemyError) -> bool:
+    original: Any = getattr(error, "orig", None)
+    code = original.args[0] if original is not None and original.args else None
+    return code == 1146 or getattr(original, "sqlstate", None) == "42P01" or "no such table" in str(original)
 
 
 def _reason(error: SQLAlchemyError) -> str:
@@ -188,7 +196,7 @@ def _reason(error: SQLAlchemyError) -> str:
 
 def _server_is_away(error: SQLAlchemyError) -> bool:
     # Integrity errors and the like are for the caller; operational ones say that no answer can be had now.
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
+    if isinstance(error, DBAPIError) and (error.connection_invalidated or _lacks_tables(error)):
         return True
     return isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError))
 

@@ -67,7 +67,8 @@ def find(connection: Connection, query: ImageQuery, context: Context) -> list[Im
 
 def _steered(statement: sa.Select[Any], query: ImageQuery) -> sa.Select[Any]:
     """MariaDB prefers to sort every live row over walking an index that is in order already, unless told."""
-    if query.sort[0][0] in ("created_at", "updated_at") and not query.columns:
+    filtered = query.columns or query.properties or query.tags
+    if query.sort[0][0] in ("created_at", "updated_at") and not filtered:
         return statement.with_hint(images, f"FORCE INDEX ({query.sort[0][0]}_image_idx)", "mysql")
     return statement
 

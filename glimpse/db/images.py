@@ -198,13 +198,14 @@ def has_location(connection: Connection, url: str) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
-def delete(connection: Connection, image: Image, when: datetime) -> None:
-    """Soft-delete the image and its children. Raises `Conflict` when its status changed meanwhile.
+def delete(connection: Connection, image: Image, status: str, when: datetime) -> None:
+    """Soft-delete the image and its children; `status` is what becomes of it: deleted, or pending_delete.
 
-    Its locations go to `pending_delete` until their bytes are gone too (see `erased`).
+    Its locations go to `pending_delete` until their bytes are gone too (see `erased`). Raises `Conflict` when its
+    status changed meanwhile.
     """
     gone = {"deleted": True, "deleted_at": when}
-    set_status(connection, image.id, image.status, "deleted", when, **gone)
+    set_status(connection, image.id, image.status, status, when, **gone)
     connection.execute(_live(image_locations, image.id).values(status="pending_delete", **gone))
     for table in (image_properties, image_tags, image_members):
         connection.execute(_live(table, image.id).values(**gone))

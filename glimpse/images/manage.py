@@ -127,8 +127,10 @@ class Records:
             require_owner(context, image)
             if image.protected:
                 raise Forbidden(f"Image {image_id} is protected and cannot be deleted.")
-            images.delete(connection, image, lifecycle.now())
-            return image
+            # With delayed_delete the bytes are the scrubber's: nothing is left here to erase.
+            later = self.settings.delayed_delete and bool(image.locations)
+            images.delete(connection, image, "pending_delete" if later else "deleted", lifecycle.now())
+            return image.with_(locations=()) if later else image
 
         return self.database.write(work)
 
