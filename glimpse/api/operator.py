@@ -49,11 +49,11 @@ class OperatorCalls:
         """GET /v2/schemas/images"""
         return json_reply(self.schema.images)
 
-    def health(self) -> Reply:
-        """GET /healthcheck: 200 OK, or 503 while the operator has taken the service out of the balancer."""
+    def health(self, method: str) -> Reply:
+        """GET /healthcheck: 200 OK (HEAD: 204), or 503 while the operator has taken the service out of the balancer."""
         if os.path.exists(self.settings.healthcheck_disable_file):
             return Reply(503, b"DISABLED BY FILE", "text/plain")
-        return Reply(200, b"OK", "text/plain")
+        return Reply(204, content_type="text/plain") if method == "HEAD" else Reply(200, b"OK", "text/plain")
 
 
 def version_list(multi_store: bool, cache: bool) -> list[tuple[str, str]]:
