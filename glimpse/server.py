@@ -93,7 +93,7 @@ class _Minder:
     def run(self) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, _MINDED)
         gc.freeze()  # what workers share stays shared
-        self._start_workers()
+        self._start_workers(self._foundation.settings.workers)
         notify("READY=1")
         while self._workers or not self._stopping:
             info = signal.sigtimedwait(_MINDED, 1.0)
@@ -125,13 +125,13 @@ class _Minder:
                 LOG.warning("a new address to listen on needs a restart; the old one stays")
             self._foundation = foundation
             old = list(self._workers.values())
-            self._start_workers()
+            self._start_workers(foundation.settings.workers)
             self._retire(old)
             LOG.info("configuration reloaded")
         notify("READY=1")
 
-    def _start_workers(self) -> None:
-        new = [self._fork() for _ in range(self._foundation.settings.workers)]
+    def _start_workers(self, count: int) -> None:
+        new = [self._fork() for _ in range(count)]
         for worker in new:
             os.read(worker.ready, 1)  # end of file when it died first, which `_reap` sees to
             os.close(worker.ready)
@@ -165,7 +165,7 @@ class _Minder:
             LOG.error("worker %d ended unexpectedly (%s); it is replaced", pid, _how(status))
             if time.monotonic() - worker.began < RESPAWN_PAUSE:
                 time.sleep(RESPAWN_PAUSE)
-            os.close(self._fork().ready)
+            self._start_workers(1)
 
     def _kill_late_ones(self) -> None:
         for worker in self._workers.values():
