@@ -136,15 +136,16 @@ class Api:
         return images
 
     def pages(self, **parameters: str) -> Iterator[Images]:
-        """Every page, following the `next` links."""
+        """Every page, following the `next` links; a walk of more than 100 pages turns in circles."""
         response = self.raw_list((), **parameters)
-        while True:
+        for _ in range(100):
             assert response.status_code == 200, response.text
             page = response.json()
             yield page["images"]
             if "next" not in page:
                 return
             response = self.http.get(page["next"])
+        raise AssertionError("the pages do not end")
 
     def wait_for_status(self, image_id: str, status: str, seconds: float = 10) -> Image:
         """The record once it has this status."""
