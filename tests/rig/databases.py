@@ -114,7 +114,7 @@ class PostgreSQL:
         )  # fmt: skip
         settings = {
             "listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": folder, "fsync": "off",
-            "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "32MB", "max_connections": 300,
+            "full_page_writes": "off", "shared_buffers": "32MB", "max_connections": 300,
         }  # fmt: skip
         command: list[str | Path] = [program("postgres"), "-D", self._data]
         for name, value in settings.items():
