@@ -44,6 +44,10 @@ class Wire:
         """Close at once, whatever is under way."""
         self._socket.close()
 
+    def finish(self) -> None:
+        """Say that nothing more will be sent; answers can still be read."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def send(self, data: bytes) -> None:
         """Send bytes as they are."""
         self._socket.sendall(data)
