@@ -151,7 +151,9 @@ def update(connection: Connection, before: Image, after: Image) -> None:
         for name in _COLUMNS
         if name != "status" and getattr(after, name) != getattr(before, name)
     }
-    connection.execute(images.update().where(images.c.id == after.id).values(**changed, updated_at=after.updated_at))
+    connection.execute(
+        images.update().where(images.c.id == after.id).values({**changed, "updated_at": after.updated_at})
+    )
     gone = before.properties.keys() - after.properties.keys()
     new = {name: value for name, value in after.properties.items() if name not in before.properties}
     other = {

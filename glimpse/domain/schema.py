@@ -153,6 +153,8 @@ class ImageSchema:
             self._whole.validate(body)
         except jsonschema_rs.ValidationError as error:
             raise _mismatch(error) from error
+        except ValueError as error:  # nested too deeply to be looked at
+            raise BadRequest("Provided object does not match schema 'image': it is nested too deeply") from error
         for key, value in body.items():
             _check_text(key, value)
         return body
@@ -163,6 +165,8 @@ class ImageSchema:
             self._single.get(name, self._extra).validate(value)
         except jsonschema_rs.ValidationError as error:
             raise _mismatch(error) from error
+        except ValueError as error:
+            raise BadRequest("Provided object does not match schema 'image': it is nested too deeply") from error
         _check_text(name, value)
 
 
