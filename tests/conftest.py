@@ -6,6 +6,7 @@ A test that uses one is marked `server` by itself. A part that is missing fails 
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,11 @@ from tests.rig.services import Glance, Glimpse, ImageService, Sections, config_t
 
 Service = TypeVar("Service", bound=ImageService)
 SERVER_FIXTURES = frozenset({"rig_folder"})
+
+
+def pytest_configure() -> None:
+    """Somebody who ends the run politely (a CI at its time limit) gets the servers stopped, as with Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at -m

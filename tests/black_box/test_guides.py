@@ -223,7 +223,8 @@ def test_liberty_with_old_names(controller: Controller, disk_image: Path) -> Non
         'glance image-create --name "cirros" --file cirros-0.3.4-x86_64-disk.img --disk-format qcow2'
         " --container-format bare --visibility public --progress"
     )
-    shown = node.shell(sign_in(admin, create))
+    shown = node.dialogue(sign_in(admin, create))  # at a terminal, or there is no progress to be seen
+    assert "=>] 100%" in shown
     created = fields(shown)
     assert created["status"] == "active"
     assert created["size"] == str(file.stat().st_size)
