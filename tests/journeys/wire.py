@@ -30,7 +30,7 @@ class Wire:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._socket.settimeout(15)
         self._socket.connect((parts.hostname, parts.port or 80))
-        self._pending = b""
+        self._pending = bytearray()
 
     def __enter__(self) -> Wire:
         return self
@@ -86,7 +86,8 @@ class Wire:
         """Exactly `size` bytes."""
         while len(self._pending) < size:
             self._more()
-        data, self._pending = self._pending[:size], self._pending[size:]
+        data = bytes(self._pending[:size])
+        del self._pending[:size]
         return data
 
     def read_to_end(self) -> bytes:
@@ -95,7 +96,8 @@ class Wire:
             while True:
                 self._more()
         except ConnectionError:
-            data, self._pending = self._pending, b""
+            data = bytes(self._pending)
+            self._pending.clear()
             return data
 
     def closed_within(self, seconds: float) -> bool:
@@ -117,7 +119,8 @@ class Wire:
     def _line(self) -> str:
         while b"\r\n" not in self._pending:
             self._more()
-        line, _, self._pending = self._pending.partition(b"\r\n")
+        line, _, rest = self._pending.partition(b"\r\n")
+        self._pending = rest
         return line.decode("latin-1")
 
     def _more(self) -> None:
