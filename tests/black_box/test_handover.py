@@ -13,6 +13,7 @@ import pytest
 from tests.black_box.image_api import ImageApi
 from tests.conftest import ServiceFactory
 from tests.rig.clients import Clients
+from tests.rig.databases import MariaDB
 from tests.rig.keystone import Keystone
 from tests.rig.memcached import Memcached
 from tests.rig.services import Glance, Glimpse, ImageService
@@ -29,26 +30,26 @@ class Pair:
     images: Path
 
 
-@pytest.fixture(params=["Glance first", "Glimpse first"])
+@pytest.fixture(scope="module", params=["Glance first", "Glimpse first"])
 def pair(
-    request: pytest.FixtureRequest,
-    mariadb_url: str,
-    keystone: Keystone,
-    memcached: Memcached,
-    glance_service: ServiceFactory[Glance],
-    glimpse_service: ServiceFactory[Glimpse],
-    service_folder: Path,
+    request: pytest.FixtureRequest, mariadb: MariaDB, keystone: Keystone, memcached: Memcached, rig_folder: Path
 ) -> Iterator[Pair]:
-    """Both services, after `db_sync` by the one and then by the other, which must find nothing to do."""
-    images = service_folder / "images"
+    """Both services, after `db_sync` by the one and then by the other, which must find nothing to do.
+
+    They are slow to set up, so all tests use them in turn; each removes its images.
+    """
+    folder = rig_folder / str(request.param).replace(" ", "-")
+    folder.mkdir()
+    images = folder / "images"
     images.mkdir()
     sections: dict[str, dict[str, object]] = {
-        "database": {"connection": mariadb_url},
+        "database": {"connection": mariadb.fresh_url()},
         "fs": {"filesystem_store_datadir": images},
         "paste_deploy": {"flavor": "keystone"},
         "keystone_authtoken": dict(keystone.authtoken(memcached.address)),
     }
-    services: list[ImageService] = [glance_service(sections, start=False), glimpse_service(sections, start=False)]
+    factories = ServiceFactory(Glance, folder), ServiceFactory(Glimpse, folder)
+    services: list[ImageService] = [factory(sections, start=False) for factory in factories]
     if request.param == "Glimpse first":
         services.reverse()
     first, second = services
@@ -56,9 +57,13 @@ def pair(
     assert "up to date" in second.manage("db", "check").lower()
     second.manage("db_sync")
     assert "up to date" in first.manage("db", "check").lower()
-    for service in services:
-        service.start()
-    yield Pair(first, second, images)
+    try:
+        for service in services:
+            service.start()
+        yield Pair(first, second, images)
+    finally:
+        for factory in factories:
+            factory.stop_all()
 
 
 def make_images(api: ImageApi) -> dict[str, str]:
@@ -142,6 +147,33 @@ def test_each_serves_what_the_other_made(pair: Pair, keystone: Keystone) -> None
         made = make_images(maker)
         same_answers(maker, other, made)
         change_and_erase(maker, other, made, pair.images)
+
+
+def test_members_and_deactivation_by_glance_hold(pair: Pair, keystone: Keystone) -> None:
+    """Who may see and download an image is in the database: Glimpse keeps to it as Glance wrote it."""
+    services = {type(service): service for service in (pair.first, pair.second)}
+    glance, glimpse = services[Glance].url, services[Glimpse].url
+    owner = keystone.token("demo", "demo")
+    neighbour = ImageApi(glimpse, keystone.token("alt", "alt"))
+    neighbour_project = keystone.call("GET", "/projects?name=alt")["projects"][0]["id"]
+    image = ImageApi(glance, owner).create(name="shared", disk_format="raw", container_format="bare")
+    ImageApi(glance, owner).upload(image, CONTENT)
+    assert neighbour.call("GET", f"/v2/images/{image}").status_code == 404
+
+    members = f"/v2/images/{image}/members"
+    ImageApi(glance, owner).ok("POST", members, json={"member": neighbour_project})
+    assert neighbour.download(image) == CONTENT
+    assert neighbour.images() == []
+    accepting = ImageApi(glance, keystone.token("alt", "alt"))
+    accepting.ok("PUT", f"{members}/{neighbour_project}", json={"status": "accepted"})
+    assert [found["id"] for found in neighbour.images()] == [image]
+
+    ImageApi(glance, keystone.token()).ok("POST", f"/v2/images/{image}/actions/deactivate")
+    assert ImageApi(glimpse, owner).show(image)["status"] == "deactivated"
+    assert ImageApi(glimpse, owner).call("GET", f"/v2/images/{image}/file").status_code == 403
+    assert ImageApi(glimpse, keystone.token()).download(image) == CONTENT
+    ImageApi(glimpse, owner).delete(image)
+    assert list(pair.images.iterdir()) == []
 
 
 def test_clients_see_no_difference(pair: Pair, keystone: Keystone, clients: Clients, disk_image: Path) -> None:
