@@ -35,6 +35,7 @@ class Api:
             auth=credentials,
             timeout=30,
             trust_env=False,
+            verify=False,  # plain HTTP: reading the system's certificates would only take time
             limits=httpx.Limits(max_connections=128),
         )
 

@@ -39,8 +39,9 @@ LIMITS: dict[str, dict[str, object]] = {
         "show_image_direct_url": True,
         "public_endpoint": "https://images.example.org/base",
         "enabled_import_methods": "[]",
-        "client_socket_timeout": 2,
+        "client_socket_timeout": 1,
     },
+    "healthcheck": {"disable_by_file_path": "{home}/maintenance"},
     "image_format": {
         "require_image_format_match": False,
         "gpt_safety_checks_nonfatal": "mbr",
@@ -76,8 +77,16 @@ def log_offsets(request: pytest.FixtureRequest) -> None:
     request.node.stash[_OFFSETS] = {service.url: service.log.stat().st_size for service in _running}
 
 
-def _run(service: Service) -> Iterator[Service]:
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as `glance-manage db_sync` makes it, to be copied: making it takes longer than most tests."""
+    service = Service(tmp_path_factory.mktemp("tables"))
     service.db_sync()
+    return service.database
+
+
+def _run(service: Service, tables: Path) -> Iterator[Service]:
+    service.db_sync(tables)
     service.start()
     _running.append(service)
     yield service
@@ -86,12 +95,12 @@ def _run(service: Service) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service | None]:
+def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service | None]:
     """Two weighted file stores, nobody has to show who they are. None: the service is not ours."""
     if "GLIMPSE_TEST_URL" in os.environ:
         yield None
         return
-    yield from _run(Service(tmp_path_factory.mktemp("plain")))
+    yield from _run(Service(tmp_path_factory.mktemp("plain")), request.getfixturevalue("tables"))
 
 
 @pytest.fixture(scope="session")
@@ -115,9 +124,9 @@ def local(plain: Service | None) -> Service:
 
 
 @pytest.fixture(scope="session")
-def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def single(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Iterator[Service]:
     """One store in the old way of configuring it, and small limits."""
-    yield from _run(Service(tmp_path_factory.mktemp("single"), SINGLE_STORE, LIMITS))
+    yield from _run(Service(tmp_path_factory.mktemp("single"), SINGLE_STORE, LIMITS), tables)
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +138,7 @@ def limited(single: Service) -> Iterator[Api]:
 
 
 @pytest.fixture(scope="session")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def guarded(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Iterator[Service]:
     """A service with users: HTTP basic authentication from a password file."""
     home = tmp_path_factory.mktemp("guarded")
     passwords = home / "htpasswd"
@@ -142,7 +151,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "DEFAULT": {"http_basic_auth_user_file": passwords},
         "paste_deploy": {"flavor": "http_basic"},
     }
-    yield from _run(Service(home, MULTI_STORE, changes))
+    yield from _run(Service(home, MULTI_STORE, changes), tables)
 
 
 @pytest.fixture(scope="session")
@@ -155,13 +164,13 @@ def user(guarded: Service) -> Iterator[Callable[[str], Api]]:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+def own(tmp_path: Path, tables: Path) -> Iterator[Callable[..., Service]]:
     """`own(changes)` starts a service for this test alone, to be killed or filled up."""
     started: list[Service] = []
 
     def start(changes: dict[str, dict[str, object]] | None = None, launcher: tuple[str, ...] = ()) -> Service:
         service = Service(tmp_path / f"own{len(started)}", MULTI_STORE, changes, launcher)
-        service.db_sync()
+        service.db_sync(tables)
         started.append(service)
         _running.append(service)
         service.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import httpx
+from .wire import ask
 
 START_SECONDS = 20.0
 DISK_FORMATS = "ami,ari,aki,vhd,vhdx,vmdk,raw,qcow2,vdi,iso,ploop,gpt"
@@ -70,6 +71,7 @@ class Service:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = home / "service.log"
         self.conf = home / "glance-api.conf"
+        self.database = home / "glance.sqlite"
         self.process: subprocess.Popen[bytes] | None = None
         self._sections = {name: dict(options) for name, options in base.items()}
         self._launcher = list(launcher)
@@ -82,7 +84,7 @@ class Service:
             self._sections.setdefault(section, {}).update(options)
         fixed: dict[str, dict[str, object]] = {
             "DEFAULT": {"bind_host": "127.0.0.1", "bind_port": self.port},
-            "database": {"connection": f"sqlite:///{self.home}/glance.sqlite"},
+            "database": {"connection": f"sqlite:///{self.database}"},
         }
         lines = []
         for section in {**self._sections, **fixed}:
@@ -91,8 +93,11 @@ class Service:
             lines += [f"{key} = {value}".replace("{home}", str(self.home)) for key, value in options.items()]
         self.conf.write_text("\n".join(lines) + "\n")
 
-    def db_sync(self) -> None:
-        """Make the tables."""
+    def db_sync(self, template: Path | None = None) -> None:
+        """Make the tables, or take a copy of a database that has them."""
+        if template is not None:
+            shutil.copy(template, self.database)
+            return
         with self.log.open("ab") as log:
             command = [str(commands() / "glance-manage"), "--config-file", str(self.conf), "db_sync"]
             subprocess.run(command, stdout=log, stderr=log, cwd=self.home, check=True, timeout=120)
@@ -118,8 +123,8 @@ class Service:
     def answers(self) -> bool:
         """Whether the health check says yes."""
         try:
-            return httpx.get(f"{self.url}/healthcheck", timeout=2, trust_env=False).status_code == 200
-        except httpx.HTTPError:
+            return ask(self.url, "GET", "/healthcheck").status == 200
+        except OSError:
             return False
 
     def signal(self, number: signal.Signals) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -316,3 +317,14 @@ def test_headers_do_not_set_fields(api: Api) -> None:
     headers = {"X-Image-Meta-Status": "active", "X-Image-Meta-Size": "5", "X-Image-Meta-Owner": "x"}
     image = api.request("POST", "/v2/images", json={}, headers=headers).json()
     assert (image["status"], image["size"], image["owner"]) == ("queued", None, None)
+
+
+@pytest.mark.better_than_glance  # which answers 500 where SQLite is busy
+def test_same_id_at_once(api: Api) -> None:
+    for _ in range(5):
+        chosen = unused()
+        with ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(lambda name, chosen=chosen: api.raw_create(id=chosen, name=name), "abcdef"))
+        assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
+        winner = next(answer for answer in answers if answer.status_code == 201)
+        assert api.show(chosen) == winner.json()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from .client import Api, replace, unused
@@ -100,3 +102,27 @@ def test_connection_stays_usable(local: Service, api: Api) -> None:
 def test_absent_length_is_no_body(api: Api) -> None:
     image = api.create()
     assert ask(api.url, "DELETE", f"/v2/images/{image['id']}", {"Content-Length": "0"}).status == 204
+
+
+@pytest.mark.better_than_glance  # which answers 500 where SQLite is busy
+def test_at_once(api: Api, local: Service) -> None:
+    image = api.active(b"x")
+    with ThreadPoolExecutor(6) as pool:
+        codes = [answer.status_code for answer in pool.map(api.raw_delete, [image["id"]] * 6)]
+    assert codes.count(204) >= 1
+    assert set(codes) <= {204, 404, 409}
+    assert local.stored(image["id"]) == []
+
+
+@pytest.mark.better_than_glance  # see above
+def test_race_with_the_upload(api: Api, local: Service) -> None:
+    """Whoever comes first, in the end there is neither record nor bytes (OSSA-2015-003)."""
+    made = [api.ready()["id"] for _ in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        uploads = [pool.submit(api.raw_upload, image_id, bytes(200_000)) for image_id in made]
+        deletes = [pool.submit(api.raw_delete, image_id) for image_id in made]
+    assert {upload.result().status_code for upload in uploads} <= {204, 404, 409, 410}
+    assert {delete.result().status_code for delete in deletes} == {204}
+    for image_id in made:
+        assert api.raw_show(image_id).status_code == 404
+        assert local.stored(image_id) == []

@@ -140,8 +140,10 @@ def test_reload_of_nonsense(own: Callable[..., Service]) -> None:
     service = own()
     service.configure({"DEFAULT": {"limit_param_default": "many"}})
     service.signal(signal.SIGHUP)
-    time.sleep(1)
+    deadline = time.monotonic() + 10
+    while "limit_param_default" not in service.log_since(0):
+        assert time.monotonic() < deadline, "nobody is told"
+        time.sleep(0.05)
     assert ask(service.url, "GET", "/v2/images").status == 200
     assert service.process is not None
     assert service.process.poll() is None
-    assert "limit_param_default" in service.log_since(0)

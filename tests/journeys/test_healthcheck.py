@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from .client import Api
@@ -33,12 +31,13 @@ def test_needs_no_credentials(guarded: Service) -> None:
 
 
 @pytest.mark.better_than_glance  # its file is named in the pipeline's file, not in the configuration
-def test_disabled_by_file(own: Callable[..., Service]) -> None:
-    service = own({"healthcheck": {"disable_by_file_path": "{home}/maintenance"}})
-    assert ask(service.url, "GET", "/healthcheck").status == 200
-    (service.home / "maintenance").touch()
-    answer = ask(service.url, "GET", "/healthcheck")
+def test_disabled_by_file(single: Service) -> None:
+    flag = single.home / "maintenance"
+    flag.touch()
+    try:
+        answer = ask(single.url, "GET", "/healthcheck")
+    finally:
+        flag.unlink()
     assert answer.status == 503
     assert answer.body == b"DISABLED BY FILE"
-    (service.home / "maintenance").unlink()
-    assert ask(service.url, "GET", "/healthcheck").status == 200
+    assert ask(single.url, "GET", "/healthcheck").status == 200

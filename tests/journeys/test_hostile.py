@@ -16,10 +16,14 @@ from .wire import Wire, ask
 
 
 @pytest.fixture(autouse=True)
-def lives(api: Api) -> Iterator[None]:
-    """After each of these the service answers as before, from the same processes."""
+def lives(api: Api, plain: Service | None) -> Iterator[None]:
+    """After each of these the same processes answer as before, and nothing of it was news to them."""
+    offset, workers = (plain.log.stat().st_size, plain.listeners()) if plain else (0, [])
     yield
     assert api.raw_list(limit="1").status_code == 200
+    if plain is not None:
+        assert plain.listeners() == workers
+        assert "ERROR glimpse" not in plain.log_since(offset)
 
 
 def raw_status(url: str, data: bytes) -> int | None:

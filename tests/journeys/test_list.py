@@ -420,3 +420,12 @@ def test_images_made_while_walking(api: Api) -> None:
             break
     assert len(walked) == len(set(walked))
     assert set(made) <= set(walked)
+
+
+@pytest.mark.parametrize("name", ["größe & ☃", "a+b", "50%25", "x=y&limit=1", "#1", '"quoted"', "back\\slash"])
+def test_links_survive_odd_values(api: Api, name: str) -> None:
+    mark = unused()
+    made = sorted(api.create(name=name, **{name: name}, tags=[mark])["id"] for _ in range(3))
+    for filters in ({"name": name}, {name: name}):
+        walked = [image["id"] for page in api.pages(tag=mark, limit="1", **filters) for image in page]
+        assert sorted(walked) == made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -374,3 +375,15 @@ def test_unknown_image(api: Api) -> None:
     image = api.create()
     api.delete(image["id"])
     assert api.raw_patch(image["id"], [replace("name", "x")]).status_code == 404
+
+
+@pytest.mark.better_than_glance  # which answers 500 where SQLite is busy
+def test_changes_at_once_all_count(api: Api) -> None:
+    image = api.create(tags=["t"])
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: api.patch(image["id"], add(f"p{number}", str(number))), range(24)))
+    shown = api.show(image["id"])
+    assert {name: shown.get(name) for name in (f"p{number}" for number in range(24))} == {
+        f"p{number}": str(number) for number in range(24)
+    }
+    assert shown["tags"] == ["t"]

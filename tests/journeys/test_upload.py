@@ -308,7 +308,7 @@ class TestBrokenOff:
 
     @pytest.mark.better_than_glance  # client_socket_timeout belonged to a server that it has no more
     def test_silence(self, limited: Api, single: Service) -> None:
-        """A client that says nothing for `client_socket_timeout` (2 s here) counts as gone."""
+        """A client that says nothing for `client_socket_timeout` (1 s here) counts as gone."""
         image = limited.ready()
         with Wire(single.url) as wire:
             wire.head("PUT", put(image["id"]), {**OCTETS, "Content-Length": "1000000"})
@@ -324,7 +324,7 @@ class TestBrokenOff:
         with Wire(single.url) as wire:
             wire.head("PUT", put(image["id"]), {**OCTETS, "Content-Length": "4"})
             for _ in range(4):
-                pause.wait(0.8)
+                pause.wait(0.4)
                 wire.send(b"x")
             assert wire.answer().status == 204
 
