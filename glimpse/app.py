@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,8 +20,9 @@ from glimpse.api.operator import OperatorCalls, unexpected
 from glimpse.api.routes import Calls, Route, Router
 from glimpse.api.wire import Reply, Request
 from glimpse.db.engine import Database
+from glimpse.domain.context import Context
 from glimpse.domain.schema import ImageSchema
-from glimpse.errors import GlimpseError, NotImplementedMethod, TooLarge
+from glimpse.errors import GlimpseError, NotImplementedMethod, TooLarge, Unavailable
 from glimpse.images.data import ImageData
 from glimpse.images.manage import Records
 from glimpse.settings import Settings
@@ -31,6 +32,8 @@ LOG = logging.getLogger(__name__)
 ACCESS_LOG = logging.getLogger("glimpse.access")
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+IDENTITY_THREADS = 8  # per worker
+IDENTITY_QUEUE = 256  # calls that wait for them before more are turned away
 BODY_PATIENCE = 60.0  # seconds without a byte of a JSON body
 
 
@@ -48,6 +51,7 @@ def lay_foundation(settings: Settings) -> Foundation:
     """Check everything that configuration can get wrong, without connecting anywhere. Raises `SettingsError`."""
     policy = Policy(settings.conf)
     open_stores(settings)
+    Database(settings.database, settings.record_threads).close()
     schema = ImageSchema(settings.formats.container_formats, settings.formats.disk_formats)
     return Foundation(settings, policy, schema, open_auth(settings, policy))
 
@@ -71,6 +75,8 @@ class Application:
         )
         self._router = Router()
         self._accepted = self._operator.accepted()
+        self._identity_threads = ThreadPoolExecutor(IDENTITY_THREADS, "identity")
+        self._identifying = 0
         self._sweeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -83,6 +89,7 @@ class Application:
             self._sweeper.cancel()
             with suppress(asyncio.CancelledError):
                 await self._sweeper
+        self._identity_threads.shutdown(wait=False)
         await self._stores.close()
         self._database.close()
 
@@ -93,31 +100,18 @@ class Application:
             health = self._operator.health(incoming.method)
             return web.Response(status=health.status, body=health.body, content_type=health.content_type)
         began = time.perf_counter()
-        incoming["request_id"] = f"req-{uuid.uuid4()}"
-        status = 499  # the client went away
-        sent = 0
-        try:
-            reply = await self._answer(incoming)
-            response = reply if isinstance(reply, web.StreamResponse) else _respond(incoming, reply)
-            status = response.status
-            sent = response.content_length or 0
-            return response
-        except ConnectionError as error:
-            LOG.info("%s: connection lost: %s", incoming["request_id"], error)
-            raise
-        finally:
-            _log_access(incoming, status, sent, time.perf_counter() - began)
+        incoming["request_id"] = wire.request_id(incoming.headers.get("X-Openstack-Request-Id"))
+        reply = await self._answer(incoming)
+        response = reply if isinstance(reply, web.StreamResponse) else _respond(incoming, reply)
+        _log_access(incoming, response, time.perf_counter() - began)
+        return response
 
     async def _answer(self, incoming: web.BaseRequest) -> Reply | web.StreamResponse:
         try:
-            limit = self.settings.max_request_id_length
-            given = incoming.headers.get("X-Openstack-Request-Id")
-            incoming["request_id"] = wire.request_id(given, incoming["request_id"].removeprefix("req-"), limit)
+            wire.check_request_id(incoming.headers.get("X-Openstack-Request-Id"), self.settings.max_request_id_length)
             return await self._route(incoming)
         except GlimpseError as error:
             return wire.error_reply(error, incoming.headers.get("Accept"))
-        except (ConnectionError, asyncio.CancelledError):
-            raise
         except Exception:
             LOG.exception("%s: unexpected failure", incoming["request_id"])
             return wire.error_reply(unexpected(), incoming.headers.get("Accept"))
@@ -142,13 +136,25 @@ class Application:
         call = Call(incoming.headers, incoming.method, path)
         context = self._auth.known(call)
         if context is None:
-            context = await asyncio.to_thread(self._auth.identify, call)
+            context = await self._identify(call)
         incoming["context"] = context
         route, parts = self._router.find(incoming.method, f"/v2/{rest}")
         if not route.takes_body:
             wire.refuse_body(incoming.headers, incoming.method)
         request = Request(context, parts, incoming.query, incoming.headers, base)
         return await self._call(route, request, incoming)
+
+    async def _identify(self, call: Call) -> Context:
+        """Ask others who is calling, in threads of their own: a Keystone that hangs must not stop what needs none."""
+        if self._identifying >= IDENTITY_QUEUE:
+            raise Unavailable(
+                "Too many calls wait for the identity service; try again in a moment.", {"Retry-After": "5"}
+            )
+        self._identifying += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._identity_threads, self._auth.identify, call)
+        finally:
+            self._identifying -= 1
 
     async def _call(self, route: Route, request: Request, incoming: web.BaseRequest) -> Reply | web.StreamResponse:
         if route.data is not None:
@@ -183,24 +189,26 @@ async def _body(incoming: web.BaseRequest) -> bytes:
 
 
 def _respond(incoming: web.BaseRequest, reply: Reply) -> web.Response:
-    headers = {**reply.headers, "x-openstack-request-id": incoming["request_id"]}
+    headers = {**reply.headers, **wire.every_reply(incoming["request_id"])}
     if reply.content_type is not None:
-        # orjson writes UTF-8, which is what JSON is; the others have to say so.
-        charset = "; charset=UTF-8"
-        headers["Content-Type"] = reply.content_type + charset
+        headers["Content-Type"] = f"{reply.content_type}; charset=UTF-8"
     if incoming.method == "HEAD":
         return web.Response(status=reply.status, headers=headers)
     return web.Response(status=reply.status, body=reply.body, headers=headers)
 
 
-def _log_access(incoming: web.BaseRequest, status: int, sent: int, seconds: float) -> None:
-    """One line a request; the path is as it came, percent-encoded, so that nothing in it can break the line."""
+def _log_access(incoming: web.BaseRequest, response: web.StreamResponse, seconds: float) -> None:
+    """One line a request; the path is as it came, percent-encoded, so that nothing in it can break the line.
+
+    The status 499 says that a download did not get to its end.
+    """
     if not ACCESS_LOG.isEnabledFor(logging.INFO):
         return
     context = incoming.get("context")
     who = f"{context.user_id or '-'} {context.project_id or '-'}" if context is not None else "- -"
+    status = 499 if "cut_off" in incoming else response.status
     ACCESS_LOG.info(
         '%s %s %s "%s %s" %d %d %.3fs',
         incoming["request_id"], incoming.remote or "-", who, incoming.method, incoming.rel_url.raw_path_qs, status,
-        sent, seconds,
+        response.content_length or 0, seconds,
     )  # fmt: skip

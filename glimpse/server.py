@@ -14,6 +14,8 @@ import errno
 import gc
 import logging
 import os
+import resource
+import select
 import signal
 import socket
 import time
@@ -36,6 +38,9 @@ BYTE_THREADS = 16  # threads per worker that hash, inspect and read ahead
 RESPAWN_PAUSE = 1.0  # seconds before a worker that died young is replaced
 KILL_AFTER = 10.0  # seconds that a draining worker gets on top of its own limit
 BIND_PATIENCE = 3.0  # seconds for a predecessor to let go of the port
+READY_PATIENCE = 30.0  # seconds for a worker to come up
+KEEPALIVE = 75.0  # seconds that an idle connection is kept
+ACCEPT_AT_ONCE = 64  # connections that one worker takes in one turn, so that others get some too
 
 _MINDED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _PR_SET_PDEATHSIG = 1
@@ -47,20 +52,23 @@ def serve(read_settings: Callable[[], Settings]) -> int:
     oslo_log.setup(settings.conf, "glance")
     foundation = lay_foundation(settings)
     listener = _listen(settings)
+    _raise_file_limit()
     LOG.info(
         "serving http://%s:%d with %d workers, flavor %s, database %s, stores %s",
         settings.bind_host, settings.bind_port, settings.workers, settings.flavor or "none (everybody is admin)",
         url_without_password(settings.database.url), ", ".join(f"{store.id}:{store.type}" for store in settings.stores),
     )  # fmt: skip
+    for name in settings.unenforced:
+        LOG.warning("[DEFAULT] %s is set, but this version does not enforce it", name)
     return _Minder(read_settings, foundation, listener).run()
 
 
 def _listen(settings: Settings) -> socket.socket:
     address = (settings.bind_host, settings.bind_port)
-    family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
     deadline = time.monotonic() + BIND_PATIENCE
     while True:
         try:
+            family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
             return socket.create_server(address, family=family, backlog=settings.backlog)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
@@ -69,6 +77,12 @@ def _listen(settings: Settings) -> socket.socket:
                     " or bind_port, or stop what listens there"
                 ) from error
         time.sleep(0.1)
+
+
+def _raise_file_limit() -> None:
+    """A connection is a descriptor, a download two; the usual soft limit of 1024 is for programs that use select()."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @dataclass
@@ -93,7 +107,10 @@ class _Minder:
     def run(self) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, _MINDED)
         gc.freeze()  # what workers share stays shared
-        self._start_workers(self._foundation.settings.workers)
+        if not self._start_workers(self._foundation.settings.workers):
+            LOG.error("no worker came up; the lines above say why")
+            self._stop()
+            return 1
         notify("READY=1")
         while self._workers or not self._stopping:
             info = signal.sigtimedwait(_MINDED, 1.0)
@@ -108,33 +125,49 @@ class _Minder:
         if number in (signal.SIGTERM, signal.SIGINT) and not self._stopping:
             LOG.info("stopping: running transfers are finished first")
             notify("STOPPING=1")
-            self._stopping = True
-            self._listener.close()
-            self._retire(list(self._workers.values()))
+            self._stop()
         elif number == signal.SIGHUP and not self._stopping:
             self._reload()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._listener.close()
+        self._retire(list(self._workers.values()))
 
     def _reload(self) -> None:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            foundation = lay_foundation(self._read_settings())
+            self._change_to(lay_foundation(self._read_settings()))
         except SettingsError as error:
             LOG.error("the configuration stays as it was: %s", error)
-        else:
-            if _address(foundation.settings) != _address(self._foundation.settings):
-                LOG.warning("a new address to listen on needs a restart; the old one stays")
-            self._foundation = foundation
-            old = list(self._workers.values())
-            self._start_workers(foundation.settings.workers)
-            self._retire(old)
-            LOG.info("configuration reloaded")
+        except Exception:  # whatever is wrong with the new files, the old ones go on being served
+            LOG.exception("the configuration stays as it was")
         notify("READY=1")
 
-    def _start_workers(self, count: int) -> None:
+    def _change_to(self, foundation: Foundation) -> None:
+        if _address(foundation.settings) != _address(self._foundation.settings):
+            LOG.warning("a new address to listen on needs a restart; the old one stays")
+        old, before = list(self._workers.values()), self._foundation
+        self._foundation = foundation
+        oslo_log.setup(foundation.settings.conf, "glance")
+        if self._start_workers(foundation.settings.workers):
+            self._retire(old)
+            LOG.info("configuration reloaded")
+            return
+        LOG.error("no worker came up with the new configuration; it stays as it was")
+        self._foundation = before
+        self._retire([worker for worker in self._workers.values() if worker not in old])
+
+    def _start_workers(self, count: int) -> bool:
+        """Start workers and wait until they serve; tells whether all of them do."""
         new = [self._fork() for _ in range(count)]
+        deadline = time.monotonic() + READY_PATIENCE
+        up = 0
         for worker in new:
-            os.read(worker.ready, 1)  # end of file when it died first, which `_reap` sees to
+            readable, _, _ = select.select([worker.ready], [], [], max(0.0, deadline - time.monotonic()))
+            up += bool(readable and os.read(worker.ready, 1))  # end of file when it died first
             os.close(worker.ready)
+        return up == count
 
     def _fork(self) -> _Worker:
         reading, writing = os.pipe()
@@ -151,7 +184,8 @@ class _Minder:
         limit = self._foundation.settings.graceful_shutdown_timeout
         for worker in workers:
             worker.retired = True
-            worker.kill_at = time.monotonic() + limit + KILL_AFTER if limit else None
+            # aiohttp waits twice: for handlers to end by themselves, and for those that it cancelled.
+            worker.kill_at = time.monotonic() + 2 * limit + KILL_AFTER if limit else None
             os.kill(worker.pid, signal.SIGTERM)
 
     def _reap(self) -> None:
@@ -214,17 +248,27 @@ async def _work(foundation: Foundation, listener: socket.socket, ready: int) -> 
     application = Application(foundation)
     server = web.Server(
         application.handle, max_line_size=LONGEST_HEADER, max_field_size=LONGEST_HEADER, read_bufsize=READ_BUFFER,
-        auto_decompress=False, access_log=None,
+        auto_decompress=False, access_log=None, keepalive_timeout=KEEPALIVE,
     )  # fmt: skip
     runner = web.ServerRunner(server, shutdown_timeout=settings.graceful_shutdown_timeout or None)
     await runner.setup()
-    await web.SockSite(runner, listener, backlog=settings.backlog).start()
+    await web.SockSite(runner, listener, backlog=ACCEPT_AT_ONCE).start()
+    listener.listen(settings.backlog)  # asyncio has set it to what it takes at once
     application.start()
     os.write(ready, b"1")
     os.close(ready)
     await stop.wait()
     await runner.cleanup()
+    await _let_others_finish()
     await application.stop()
+
+
+async def _let_others_finish() -> None:
+    """Handlers that were cancelled still put their images back; the database has to be there for that."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    handlers = [task for task in others if "handle" in getattr(task.get_coro(), "__qualname__", "")]
+    if handlers:
+        await asyncio.wait(handlers, timeout=KILL_AFTER / 2)
 
 
 def notify(state: str) -> None:

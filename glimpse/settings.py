@@ -64,6 +64,9 @@ DEFAULT_OPTS: list[cfg.Opt] = [
     cfg.IntOpt("image_size_cap", default=2**40, min=1, max=_BIG),
     cfg.BoolOpt("delayed_delete", default=False),
     cfg.StrOpt("metadata_encryption_key", secret=True),
+    cfg.StrOpt("property_protection_file"),
+    cfg.BoolOpt("use_keystone_limits", default=False),
+    cfg.StrOpt("user_storage_quota", default="0"),
     cfg.BoolOpt("show_image_direct_url", default=False),
     cfg.BoolOpt("show_multiple_locations", default=False),
     cfg.StrOpt("hashing_algorithm", default="sha512"),
@@ -186,6 +189,7 @@ class Settings:
     multi_store: bool
     healthcheck_disable_file: str
     trust_proxy_headers: bool
+    unenforced: tuple[str, ...]
 
     def group(self, name: str, opts: Sequence[cfg.Opt], fallback: str | None = None) -> Mapping[str, Any]:
         """Read a section whose options somebody else declares (a store driver).
@@ -221,7 +225,7 @@ def parse(argv: Sequence[str], prog: str, extra_cli: Sequence[cfg.Opt] = ()) -> 
             list(argv), project="glance", prog=prog, version=_version(), default_config_files=files,
             default_config_dirs=folders,
         )  # fmt: skip
-    except cfg.Error as error:
+    except (cfg.Error, UnicodeDecodeError, OSError) as error:
         # oslo.config does not say where a value of its own command line options came from.
         named = [after for before, after in itertools.pairwise(argv) if before.startswith("--config-")]
         raise SettingsError(f"{', '.join(named or files) or 'command line'}: {_one_line(str(error))}") from error
@@ -238,6 +242,9 @@ def _default_files(names: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, [path for name in names for path in cfg.find_config_dirs("glance", name)]
 
 
+# Limits that are read but not kept yet, and the values that switch them off: the start says so.
+_QUOTAS = {"use_keystone_limits": False, "user_storage_quota": "0"}
+
 _AS_THEY_ARE = (
     "bind_port", "backlog", "record_threads", "graceful_shutdown_timeout", "client_socket_timeout",
     "allow_unauthenticated_network", "http_basic_auth_user_file", "limit_param_default", "api_limit_max",
@@ -252,9 +259,10 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
     paste = _read(conf, "paste_deploy", [cfg.StrOpt("flavor", default="")])
     health = _read(conf, "healthcheck", HEALTHCHECK_OPTS)
     proxy = _read(conf, "oslo_middleware", [cfg.BoolOpt("enable_proxy_headers_parsing", default=False)])
-    if default["metadata_encryption_key"]:
-        # Locations would be written in clear among encrypted ones, and those could not be read.
-        raise _refuse(conf, "DEFAULT", "metadata_encryption_key", "is not supported; allowed: nothing")
+    for name in ("metadata_encryption_key", "property_protection_file"):
+        # Going on without them would leave in the clear what an operator wanted protected.
+        if default[name]:
+            raise _refuse(conf, "DEFAULT", name, "is not supported yet; allowed: nothing")
     flavor = _flavor(conf, paste["flavor"] or "")
     host = _bind_host(conf, flavor, default)
     stores, default_store = _stores(conf, default["enabled_backends"])
@@ -278,6 +286,7 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
         multi_store=bool(default["enabled_backends"]),
         healthcheck_disable_file=health["disable_by_file_path"],
         trust_proxy_headers=proxy["enable_proxy_headers_parsing"],
+        unenforced=tuple(name for name, off in _QUOTAS.items() if default[name] != off),
         **{name: default[name] for name in _AS_THEY_ARE},
     )
 

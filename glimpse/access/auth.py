@@ -7,10 +7,10 @@ token that Keystone vouched for, out of the password file, or is the one admin o
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import logging
 import os
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -38,6 +38,7 @@ LOG = logging.getLogger(__name__)
 # revoked in between goes on working for so long, on top of [keystone_authtoken] token_cache_time.
 CACHE_SECONDS = 30.0
 CACHE_ENTRIES = 10_000
+KEYSTONE_TIMEOUT = 10  # seconds, where [keystone_authtoken] http_connect_timeout is not set
 
 Headers = Mapping[str, str]
 
@@ -55,7 +56,7 @@ class Auth(Protocol):
     """One way to know who is calling."""
 
     def known(self, call: Call) -> Context | None:
-        """The identity, if it can be told at once; safe on the event loop."""
+        """The identity, if it can be told at once; safe on the event loop. Raises `Unauthorized` if none is claimed."""
         ...
 
     def identify(self, call: Call) -> Context:
@@ -101,12 +102,14 @@ class _Cache:
     def put(self, key: bytes, context: Context, seconds: float) -> None:
         with self._lock:
             self._entries[key] = (time.monotonic() + min(seconds, self._seconds), context)
+            self._entries.move_to_end(key)
             while len(self._entries) > CACHE_ENTRIES:
                 self._entries.popitem(last=False)
 
 
 def _key(*parts: str | None) -> bytes:
-    return hashlib.sha256("\0".join(part or "" for part in parts).encode()).digest()
+    # Headers may hold any byte; aiohttp hands them over as surrogates.
+    return hashlib.sha256("\0".join(part or "" for part in parts).encode("utf-8", "surrogateescape")).digest()
 
 
 class KeystoneAuth:
@@ -121,6 +124,8 @@ class KeystoneAuth:
                 conf.register_opts(options, group=group)
             section = conf.keystone_authtoken
             _accept_old_names(conf)
+            # A Keystone that accepts connections and never answers would otherwise be waited for without end.
+            conf.set_default("http_connect_timeout", KEYSTONE_TIMEOUT, group="keystone_authtoken")
             self._protocol = auth_token.AuthProtocol(None, {"oslo_config_config": conf, "delay_auth_decision": False})
             uri = section.www_authenticate_uri
             self._cache = _Cache(min(CACHE_SECONDS, section.token_cache_time))
@@ -130,12 +135,12 @@ class KeystoneAuth:
 
     def known(self, call: Call) -> Context | None:
         token = call.headers.get("X-Auth-Token")
-        return self._cache.get(_key(token, call.headers.get("X-Service-Token"))) if token else None
+        if not token or not token.isascii():
+            return self._nobody()
+        return self._cache.get(_key(token, call.headers.get("X-Service-Token")))
 
     def identify(self, call: Call) -> Context:
-        token, service_token = call.headers.get("X-Auth-Token"), call.headers.get("X-Service-Token")
-        if not token:
-            return self._nobody()
+        token, service_token = call.headers["X-Auth-Token"], call.headers.get("X-Service-Token")
         request = _as_request(call, token, service_token)
         try:
             self._protocol.process_request(request)
@@ -201,6 +206,9 @@ def _seconds_left(request: Any) -> float:
     return max(0.0, datetime.fromisoformat(token["expires_at"]).timestamp() - time.time())
 
 
+_BCRYPT = re.compile(r"\$2[abxy]\$[0-3][0-9]\$[./A-Za-z0-9]{53}")
+
+
 class BasicAuth:
     """HTTP basic (RFC 7617) with a file of bcrypt hashes, as OpenStack's standalone services have it.
 
@@ -216,18 +224,24 @@ class BasicAuth:
         self._cache = _Cache(CACHE_SECONDS)
         self._users: dict[str, tuple[bytes, Context]] = {}
         self._stamp: tuple[int, int, int] | None = None
-        # A user who does not exist must take as long as one with a wrong password.
-        self._nobody = bcrypt.hashpw(b"nobody", bcrypt.gensalt())
         self._load()
+        # A user who does not exist must take as long as one with a wrong password.
+        costs = [int(hashed[4:6]) for hashed, _ in self._users.values()]
+        self._nobody = bcrypt.hashpw(b"nobody", bcrypt.gensalt(max(costs, key=costs.count, default=12)))
 
     def known(self, call: Call) -> Context | None:
         given = call.headers.get("Authorization")
-        return self._cache.get(_key(given)) if given else None
+        if not given:
+            raise _wrong_password()
+        return self._cache.get(_key(given))
 
     def identify(self, call: Call) -> Context:
-        given = call.headers.get("Authorization", "")
+        given = call.headers["Authorization"]
         user, password = _credentials(given)
-        self._load()
+        try:
+            self._load()
+        except SettingsError as error:
+            LOG.error("the users stay as they were: %s", error)
         hashed, context = self._users.get(user, (self._nobody, None))
         # bcrypt reads 72 bytes; a longer password would raise.
         if not bcrypt.checkpw(password[:72], hashed) or context is None:
@@ -251,7 +265,7 @@ class BasicAuth:
     def _parse(self, line: str) -> tuple[str, tuple[bytes, Context]]:
         user, _, rest = line.strip().partition(":")
         hashed, project, roles = [*rest.split(":"), "", ""][:3]
-        if not user or not hashed.startswith("$2"):
+        if not user or not _BCRYPT.fullmatch(hashed):
             raise SettingsError(f"{self._path}: the line of user {user!r} is not user:bcrypt-hash:project:role,role")
         context = Context(
             user_id=user, project_id=project or user, roles=_roles(roles or self.DEFAULT_ROLES),
@@ -271,7 +285,7 @@ def _credentials(header: str) -> tuple[str, bytes]:
     try:
         user, separator, password = base64.b64decode(encoded, validate=True).partition(b":")
         name = user.decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:  # not base64, not ASCII, not UTF-8
         raise _wrong_password() from error
     if not separator or b"\0" in password:
         raise _wrong_password()

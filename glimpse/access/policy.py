@@ -62,35 +62,49 @@ def _image_rule(name: str, check: str, old: bool) -> oslo_policy.RuleDefault:
     return oslo_policy.RuleDefault(name, check, scope_types=["project"], deprecated_rule=before)
 
 
+def _enforcer(conf: cfg.ConfigOpts) -> oslo_policy.Enforcer:
+    enforcer = oslo_policy.Enforcer(conf)
+    enforcer.suppress_deprecation_warnings = True
+    enforcer.suppress_default_change_warnings = True
+    enforcer.register_defaults(rules())
+    _load(enforcer)
+    return enforcer
+
+
+def _load(enforcer: oslo_policy.Enforcer) -> None:
+    """Read files that changed; between two calls the enforcer never looks, which would cost more than an answer."""
+    enforcer.use_conf = True
+    try:
+        enforcer.load_rules()
+    finally:
+        enforcer.use_conf = False
+
+
 class Policy:
     """Answers for the whole process. Safe to use from any thread."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         """Read the policy files. Raises `SettingsError` when one cannot be understood."""
         policy_opts.set_defaults(conf, policy_file="policy.yaml")
-        self._enforcer = oslo_policy.Enforcer(conf)
-        self._enforcer.suppress_deprecation_warnings = True
-        self._enforcer.suppress_default_change_warnings = True
-        self._enforcer.register_defaults(rules())
         try:
-            self._enforcer.load_rules()
+            self._enforcer, self._standby = _enforcer(conf), _enforcer(conf)
         except Exception as error:  # yaml, json and oslo.policy each raise their own
             raise SettingsError(f"policy file: {' '.join(str(error).split())}") from error
-        # Looking for changed files on every question would cost more than the question.
-        self._enforcer.use_conf = False
         self._looked = time.monotonic()
         self._lock = threading.Lock()
 
     def _reload(self) -> None:
+        """Look for changed files, now and then. oslo.policy empties its rules while it reads them, and an empty rule
+        lets everybody in: so it reads into an enforcer that nobody asks, and the two change places.
+        """
         if time.monotonic() - self._looked < RELOAD_CHECK or not self._lock.acquire(blocking=False):
             return
         try:
-            self._enforcer.use_conf = True
-            self._enforcer.load_rules()
+            _load(self._standby)
+            self._enforcer, self._standby = self._standby, self._enforcer
         except Exception:
             LOG.exception("the policy files cannot be read; the rules stay as they were")
         finally:
-            self._enforcer.use_conf = False
             self._looked = time.monotonic()
             self._lock.release()
 

@@ -133,11 +133,10 @@ def _link(query: MultiMapping[str], marker: str | None = None) -> str:
     pairs = [(name, value) for name, value in query.items() if name != "marker"]
     if marker is not None:
         pairs.append(("marker", marker))
-    elif "marker" in query:
-        pairs = [(name, value) for name, value in pairs if name != "marker"]
     return f"/v2/images?{urlencode(pairs)}" if pairs else "/v2/images"
 
 
+MOST_FILTERS = 128  # more would be longer than some databases read
 _TEXT_FILTERS = ("name", "id", "status", "container_format", "disk_format")
 _EXACT_FILTERS = ("checksum", "os_hash_value", "os_hash_algo", "owner")
 _NUMBER_COLUMNS = ("min_ram", "min_disk", "size", "virtual_size")
@@ -167,6 +166,8 @@ class _Parameters:
         for name, value in query.items():
             if name not in seen:
                 self._add_filter(name, value)
+        if len(self.tags) + len(self.columns) + len(self.properties) > MOST_FILTERS:
+            raise BadRequest(f"A list takes at most {MOST_FILTERS} filters.")
 
     def query(self, marker: Image | None) -> ImageQuery:
         """The whole query."""
@@ -228,7 +229,7 @@ def _one_of(query: MultiMapping[str], name: str, allowed: tuple[str, ...]) -> st
 
 
 def _text_filter(name: str, value: str) -> tuple[str, Any]:
-    """`value`, `eq:value` or `in:a,"b,c"`. A value with a colon that is no operator stands for itself."""
+    """`value`, `eq:value` or `in:a,"b,c"`; as for Glance, a value with a colon of its own has to be behind eq:."""
     operator, colon, rest = value.partition(":")
     if not colon:
         return "eq", value
@@ -300,8 +301,9 @@ def _sort(query: MultiMapping[str]) -> list[tuple[str, bool]]:
             raise BadRequest(f"Invalid sort key {key[:64]!r}; allowed: {', '.join(SORT_KEYS)}")
         if direction not in ("asc", "desc"):
             raise BadRequest(f"Invalid sort direction {direction[:64]!r}; allowed: asc, desc")
-    order = {key: direction == "asc" for key, direction in reversed(pairs)}
-    order = {key: order[key] for key, _ in pairs}
+    order: dict[str, bool] = {}
+    for key, direction in pairs:
+        order.setdefault(key, direction == "asc")
     for key in ("created_at", "id"):
         order.setdefault(key, default == "asc")
     return list(order.items())

@@ -7,6 +7,7 @@ window that the page cache does not hold is read by a thread first. Nothing is k
 from __future__ import annotations
 
 import asyncio
+import logging
 import mmap
 import os
 import threading
@@ -15,13 +16,17 @@ from io import FileIO
 
 from aiohttp import web
 
-from glimpse.errors import GlimpseError
 from glimpse.stores.driver import FileReader, Reader
 
 WINDOW = 8 << 20  # bytes at once for a single download; many at once share the loop in smaller turns
 SMALLEST_WINDOW = 256 << 10
 COLD_WINDOW = 1 << 20  # bytes to read ahead when the disk is asked
 PROBE = 64 << 10  # bytes between two probes of the page cache; the kernel reads ahead in larger steps than this
+
+# What asyncio raises when the other side has closed, by the moment at which it notices.
+_CLIENT_GONE = (ConnectionError, RuntimeError)
+
+LOG = logging.getLogger(__name__)
 
 _running = 0
 _scratch = threading.local()
@@ -30,9 +35,10 @@ _scratch = threading.local()
 async def send(
     request: web.BaseRequest, reader: Reader, status: int, headers: Mapping[str, str], offset: int, length: int
 ) -> web.StreamResponse:
-    """Send `length` bytes from `offset`. A client that goes away raises ConnectionError.
+    """Send `length` bytes from `offset`, and mark the request as `cut_off` when not all of them could be sent.
 
-    A store that fails midway breaks the connection, so that nobody takes a part for the whole.
+    A client that is gone and a store that fails midway both break the connection: nothing may follow on it, and nobody
+    shall take a part for the whole.
     """
     response = web.StreamResponse(status=status, headers=headers)
     response.content_length = length
@@ -41,14 +47,25 @@ async def send(
         if isinstance(reader, FileReader) and length:
             await _send_file(request, reader.file, offset, length)
         else:
-            async for block in reader.stream(offset, length):
-                await response.write(block)
-    except (GlimpseError, EOFError) as error:
+            await _send_stream(response, reader, offset, length)
+    except Exception as error:
+        request["cut_off"] = True
+        if request.transport is not None and not isinstance(error, _CLIENT_GONE):
+            LOG.error("%s: the image data broke off: %s", request["request_id"], error)
         if request.transport is not None:
             request.transport.abort()
-        raise ConnectionAbortedError("the store failed in mid-download") from error
+        return response
     await response.write_eof()
     return response
+
+
+async def _send_stream(response: web.StreamResponse, reader: Reader, offset: int, length: int) -> None:
+    sent = 0
+    async for block in reader.stream(offset, length):
+        await response.write(block)
+        sent += len(block)
+    if sent != length:
+        raise EOFError(f"the store gave {sent} of {length} bytes")
 
 
 async def _send_file(request: web.BaseRequest, file: FileIO, offset: int, length: int) -> None:
@@ -64,7 +81,7 @@ async def _send_file(request: web.BaseRequest, file: FileIO, offset: int, length
                 await asyncio.to_thread(_read_ahead, file, offset, size)
             if request.transport is None:
                 raise ConnectionResetError("the client went away")
-            sent = await loop.sendfile(request.transport, file, offset, size, fallback=False)
+            sent = await loop.sendfile(request.transport, file, offset, size)
             if sent < size:
                 raise EOFError("the file is shorter than it was")
             offset += sent
@@ -79,10 +96,8 @@ def _is_cached(file: FileIO, offset: int, size: int) -> bool:
     try:
         for position in (*range(offset, offset + size, PROBE), offset + size - 1):
             os.preadv(descriptor, probe, position, os.RWF_NOWAIT)
-    except BlockingIOError:
+    except OSError:  # it would wait, or the file system cannot tell (some network ones)
         return False
-    except OSError:
-        return False  # a file system without RWF_NOWAIT (some network ones): treat everything as cold
     return True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,11 @@ def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None 
 NO_CONTENT = Reply(204)
 
 
+def every_reply(request_id: str) -> dict[str, str]:
+    """Headers of whatever goes back. Versions of what we run on are nobody's business."""
+    return {"x-openstack-request-id": request_id, "Server": "glimpse"}
+
+
 def error_reply(error: GlimpseError, accept: str | None) -> Reply:
     """An error as the client asked for it: HTML for browsers and for `*/*`, JSON, or else plain text (spec 1.0.2).
 
@@ -88,18 +94,17 @@ def error_reply(error: GlimpseError, accept: str | None) -> Reply:
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]+")
 
 
-def request_id(given: str | None, fresh: str, longest: int) -> str:
-    """The id of a call: the client's own, when it is fit for logs and headers, else `fresh`.
+def request_id(given: str | None) -> str:
+    """The id of a call: the client's own when it is fit for logs and headers, else a fresh one."""
+    if given and len(given) <= 255 and _REQUEST_ID.fullmatch(given):
+        return given if given.startswith("req-") else f"req-{given}"
+    return f"req-{uuid.uuid4()}"
 
-    Raises `HeadersTooLarge` when it is longer than max_request_id_length.
-    """
-    if not given:
-        return f"req-{fresh}"
-    if 0 < longest < len(given):
+
+def check_request_id(given: str | None, longest: int) -> None:
+    """Raise `HeadersTooLarge` for an id that is longer than max_request_id_length."""
+    if given and 0 < longest < len(given):
         raise HeadersTooLarge(f"x-openstack-request-id is too long, max size {longest}")
-    if not _REQUEST_ID.fullmatch(given):
-        return f"req-{fresh}"
-    return given if given.startswith("req-") else f"req-{given}"
 
 
 def refuse_body(headers: Mapping[str, str], method: str) -> None:

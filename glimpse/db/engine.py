@@ -2,12 +2,13 @@
 
 A plain read costs no BEGIN and no ROLLBACK. A transaction is a function of a connection, so that it can be run again
 when the database gave up on it (deadlock, Galera certification, a connection that died before the commit).
-Translates the driver's failures into `errors.Unavailable`.
+Translates the driver's failures into `errors.Unavailable` and `errors.Conflict`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import time
@@ -23,7 +24,7 @@ from sqlalchemy.engine import Connection as Connection  # what floors above call
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from glimpse.errors import Unavailable
+from glimpse.errors import Conflict, SettingsError, Unavailable
 from glimpse.settings import DatabaseSettings
 
 LOG = logging.getLogger(__name__)
@@ -33,7 +34,13 @@ T = TypeVar("T")
 CONNECT_TIMEOUT = 10
 QUERY_TIMEOUT = 60  # seconds; without it a hung database would hold every record thread for ever
 LOCK_TIMEOUT = 30  # seconds that SQLite waits for another process's transaction
-TRIES = 20  # of one transaction, when the database chose it as the victim
+LOCK_WAIT = 5  # seconds that a statement waits for a row that another transaction holds
+RETRY_FOR = 15.0  # seconds to run a transaction again when the database chose it as the victim
+
+UNREADABLE_URL = (
+    "[database] connection: cannot be read as a URL; characters such as @ : / # in a password are"
+    " written as %40 %3A %2F %23"
+)
 
 # What the servers say when a transaction lost and may simply be run again.
 _MYSQL_RETRY = {
@@ -41,7 +48,7 @@ _MYSQL_RETRY = {
     1213,
     1020,
 }  # lock wait timeout; deadlock or Galera certification; row changed (snapshot)
-_POSTGRESQL_RETRY = {"40001", "40P01"}  # serialization failure, deadlock
+_POSTGRESQL_RETRY = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock not available
 
 
 class Database:
@@ -85,7 +92,8 @@ class Database:
         `work` must have no effect but on its connection. Raises `Unavailable` when the database does not answer, and
         also when it vanished during the commit itself, which may or may not have happened then.
         """
-        for attempt in range(TRIES):
+        deadline = time.monotonic() + RETRY_FOR
+        for attempt in itertools.count():
             committing = False
             try:
                 with self._writer.connect() as connection, connection.begin() as transaction:
@@ -94,10 +102,11 @@ class Database:
                     transaction.commit()
                     return result
             except DBAPIError as error:
-                if not _may_retry(error, committing) or attempt == TRIES - 1:
+                if not _may_retry(error, committing) or time.monotonic() > deadline:
                     raise _translate(error) from error
                 LOG.debug("transaction runs again, attempt %d: %s", attempt + 2, type(error.orig).__name__)
-                time.sleep(random.uniform(0, min(0.5, 0.01 * 2**attempt)))  # noqa: S311 - spreads contenders, no secret
+                # Spread out, so that contenders do not meet again; no secret.
+                time.sleep(random.uniform(0, min(0.5, 0.01 * 2**attempt)))  # noqa: S311
             except SQLAlchemyError as error:
                 raise _translate(error) from error
         raise AssertionError("unreachable")
@@ -110,8 +119,17 @@ class Database:
 
 
 def open_engine(settings: DatabaseSettings, autocommit: bool = False) -> Engine:
-    """An engine with the session settings that every connection of the service has; it connects on first use."""
-    url = sa.make_url(settings.url)
+    """An engine with the session settings that every connection of the service has; it connects on first use.
+
+    Raises `SettingsError` for a URL that cannot be read.
+    """
+    try:
+        return _create(sa.make_url(settings.url), settings, autocommit)
+    except (sa.exc.ArgumentError, ValueError) as error:
+        raise SettingsError(UNREADABLE_URL) from error
+
+
+def _create(url: URL, settings: DatabaseSettings, autocommit: bool) -> Engine:
     options: dict[str, Any] = {"pool_recycle": settings.recycle, "connect_args": _connect_args(url, settings)}
     if autocommit:
         options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
@@ -132,7 +150,9 @@ def open_engine(settings: DatabaseSettings, autocommit: bool = False) -> Engine:
 def _connect_args(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
     match url.get_backend_name():
         case "mysql":
-            session = [f"sql_mode='{settings.mysql_sql_mode}'"] if settings.mysql_sql_mode else []
+            session = [f"innodb_lock_wait_timeout={LOCK_WAIT}"]
+            if settings.mysql_sql_mode:
+                session.append(f"sql_mode='{settings.mysql_sql_mode}'")
             if settings.mysql_wsrep_sync_wait is not None:
                 session.append(f"wsrep_sync_wait={settings.mysql_wsrep_sync_wait}")
             timeouts = {
@@ -141,12 +161,11 @@ def _connect_args(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
                 "write_timeout": QUERY_TIMEOUT,
             }
             charset = {} if "charset" in url.query else {"charset": "utf8mb4"}
-            return timeouts | charset | ({"init_command": f"SET {', '.join(session)}"} if session else {})
+            return timeouts | charset | {"init_command": f"SET {', '.join(session)}"}
         case "postgresql":
-            return {
-                "connect_timeout": CONNECT_TIMEOUT,
-                "options": f"-c statement_timeout={QUERY_TIMEOUT * 1000}",
-            }
+            own = str(url.query.get("options", ""))
+            limits = f"-c statement_timeout={QUERY_TIMEOUT * 1000} -c lock_timeout={LOCK_WAIT * 1000}"
+            return {"connect_timeout": CONNECT_TIMEOUT, "options": f"{limits} {own}".strip()}
         case _:
             return {"timeout": LOCK_TIMEOUT}
 
@@ -175,6 +194,9 @@ def translated() -> Iterator[None]:
 
 
 def _translate(error: SQLAlchemyError) -> Exception:
+    if isinstance(error, sa.exc.IntegrityError):
+        # MariaDB takes names that differ only by case for the same; nothing else of ours reaches this point.
+        return Conflict("The change collides with what is stored: do two names differ only by case?")
     if not _server_is_away(error):
         return error
     LOG.error("database: %s", _reason(error))

@@ -10,7 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
@@ -21,6 +21,8 @@ from glimpse.domain.context import Context
 from glimpse.domain.record import Image, Location
 from glimpse.domain.schema import is_storable
 from glimpse.errors import Conflict, Duplicate, NotFound
+
+_Statement = TypeVar("_Statement", sa.Update, sa.Delete)
 
 _COLUMNS = (
     "id", "name", "status", "visibility", "protected", "os_hidden", "owner", "disk_format", "container_format",
@@ -75,7 +77,8 @@ def get(connection: Connection, image_id: str, context: Context, lock: bool = Fa
     if len(image_id) > 36 or not is_storable(image_id):
         raise not_found(image_id)
     row = connection.execute(_ONE_ROW_LOCKED if lock else _ONE_ROW, {"image_id": image_id}).mappings().first()
-    if row is None:
+    # MariaDB finds an id in any spelling, but files and children have the one it was created with.
+    if row is None or row["id"] != image_id:
         raise not_found(image_id)
     parameters = {"image_id": image_id, "project": context.project_id}
     image = _assemble([row], connection.execute(_CHILDREN_OF_ONE, parameters), context)[0]
@@ -121,7 +124,7 @@ def _assemble(rows: Sequence[RowMapping], children: Iterable[sa.Row[Any]], conte
             locations[image_id].append(Location(a, json.loads(b) if b else {}, c, child_id))
     return [
         Image(
-            **row,
+            **{**row, "updated_at": row["updated_at"] or row["created_at"]},
             properties=properties.get(row["id"], {}),
             tags=tuple(tags.get(row["id"], ())),
             locations=tuple(sorted(locations.get(row["id"], ()), key=lambda location: location.id or 0)),
@@ -182,6 +185,12 @@ def set_status(connection: Connection, image_id: str, before: str, after: str, w
         raise Conflict(f"Image {image_id} is not in status {before} any more.")
 
 
+def is_in(connection: Connection, image_id: str, status: str) -> bool:
+    """Whether the image exists and has that status."""
+    query = sa.select(images.c.id).where(images.c.id == image_id, images.c.status == status)
+    return connection.execute(query.where(images.c.deleted == sa.false())).first() is not None
+
+
 def add_location(connection: Connection, image_id: str, location: Location, when: datetime) -> None:
     """Record one more place that holds the bytes."""
     connection.execute(
@@ -192,12 +201,11 @@ def add_location(connection: Connection, image_id: str, location: Location, when
     )  # fmt: skip
 
 
-def has_location(connection: Connection, url: str) -> bool:
-    """Whether any image that is not deleted keeps its bytes at this URL."""
-    query = sa.select(image_locations.c.id).where(
-        image_locations.c.value == url, image_locations.c.deleted == sa.false()
-    )
-    return connection.execute(query.limit(1)).first() is not None
+def has_hash(connection: Connection, image_id: str, value: str) -> bool:
+    """Whether the image is active with bytes of that hash (`os_hash_value`)."""
+    query = sa.select(images.c.id).where(images.c.id == image_id, images.c.os_hash_value == value)
+    query = query.where(images.c.status == "active", images.c.deleted == sa.false())
+    return connection.execute(query).first() is not None
 
 
 def delete(connection: Connection, image: Image, status: str, when: datetime) -> None:
@@ -246,35 +254,29 @@ def set_property(connection: Connection, image_id: str, name: str, value: str, w
 
 def drop_property(connection: Connection, image_id: str, name: str, value: str) -> None:
     """Remove a mark of the service without a trace, if it is still this one. Raises `Conflict` if it is not."""
-    result = connection.execute(
-        image_properties.delete()
-        .where(image_properties.c.image_id == image_id, image_properties.c.name == name)
-        .where(image_properties.c.value == value, image_properties.c.deleted == sa.false())
-    )
+    result = connection.execute(_mark(image_properties.delete(), image_id, name, value))
     if result.rowcount != 1:
         raise Conflict(f"Image {image_id} is not in these hands any more.")
 
 
 def with_property(connection: Connection, name: str) -> list[tuple[str, str, datetime | None]]:
-    """(image id, value, time of the last change) of every live property of that name on an image in `saving`."""
-    query = (
-        sa.select(image_properties.c.image_id, image_properties.c.value, image_properties.c.updated_at)
-        .join(images, images.c.id == image_properties.c.image_id)
-        .where(images.c.status == "saving", images.c.deleted == sa.false())
-        .where(image_properties.c.name == name, image_properties.c.deleted == sa.false())
-    )
+    """(image id, value, time of the last change) of every property of that name, deleted images' among them."""
+    mark = image_properties
+    query = sa.select(mark.c.image_id, mark.c.value, mark.c.updated_at).where(mark.c.name == name)
     return [(row[0], row[1], row[2]) for row in connection.execute(query)]
 
 
 def replace_property(connection: Connection, image_id: str, name: str, before: str, after: str, when: datetime) -> bool:
     """Compare-and-swap of one property; tells whether it had the value `before`."""
     result = connection.execute(
-        image_properties.update()
-        .where(image_properties.c.image_id == image_id, image_properties.c.name == name)
-        .where(image_properties.c.value == before, image_properties.c.deleted == sa.false())
-        .values(value=after, updated_at=when)
+        _mark(image_properties.update(), image_id, name, before).values(value=after, updated_at=when)
     )
     return result.rowcount == 1
+
+
+def _mark(statement: _Statement, image_id: str, name: str, value: str) -> _Statement:
+    marks = image_properties
+    return statement.where(marks.c.image_id == image_id, marks.c.name == name, marks.c.value == value)
 
 
 def _put_properties(connection: Connection, image_id: str, values: Mapping[str, str | None], when: datetime) -> None:
@@ -289,7 +291,7 @@ def _revive_property(connection: Connection, image_id: str, name: str, value: st
     result = connection.execute(
         image_properties.update()
         .where(image_properties.c.image_id == image_id, image_properties.c.name == name)
-        .values(value=value, updated_at=when, deleted=False, deleted_at=None)
+        .values(name=name, value=value, updated_at=when, deleted=False, deleted_at=None)
     )
     return result.rowcount == 1
 
@@ -323,6 +325,12 @@ def _insert_tags(connection: Connection, image_id: str, tags: Sequence[str], whe
 
 
 def _remove_tags(connection: Connection, image_id: str, tags: Iterable[str], when: datetime) -> None:
-    if tags := list(tags):
-        gone = _live(image_tags, image_id).where(image_tags.c.value.in_(tags))
-        connection.execute(gone.values(deleted=True, deleted_at=when))
+    gone = set(tags)
+    if not gone:
+        return
+    # By id: MariaDB's collation takes "a" and "A" for the same, and one of them may stay.
+    live = sa.select(image_tags.c.id, image_tags.c.value).where(
+        image_tags.c.image_id == image_id, image_tags.c.deleted == sa.false()
+    )
+    ids = [row[0] for row in connection.execute(live) if row[1] in gone]
+    connection.execute(image_tags.update().where(image_tags.c.id.in_(ids)).values(deleted=True, deleted_at=when))

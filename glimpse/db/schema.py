@@ -26,7 +26,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
-from glimpse.db.engine import open_engine
+from glimpse.db.engine import UNREADABLE_URL, open_engine
 from glimpse.db.tables import image_locations
 from glimpse.errors import SettingsError
 from glimpse.settings import DatabaseSettings
@@ -40,11 +40,6 @@ _LOCATIONS_MOVED = "train_contract01"
 _LOCK_NAME = "glance schema"
 _LOCK_KEY = 0x676C616E6365  # the same for PostgreSQL, which wants a number
 _LOCK_WAIT = 3600  # seconds; nobody migrates for longer
-
-_NO_URL = (
-    "[database] connection: cannot be read as a URL; characters such as @ : / # in a password are"
-    " written as %40 %3A %2F %23"
-)
 
 
 class SchemaError(Exception):
@@ -65,10 +60,10 @@ class Schema:
             self._writer = open_engine(settings)
         except (ArgumentError, ValueError) as error:
             # Its text may quote the URL, and with it the password.
-            raise SettingsError(_NO_URL) from error
+            raise SettingsError(UNREADABLE_URL) from error
         if self._url.get_backend_name() != "sqlite":
             if "@" in f"{self._url.host}{self._url.database}":
-                raise SettingsError(_NO_URL)
+                raise SettingsError(UNREADABLE_URL)
             if not self._url.database:
                 raise SettingsError(f"[database] connection: {self.name} names no database, such as …/glance")
         event.listen(self._writer, "do_connect", _without_time_limit)

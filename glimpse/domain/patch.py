@@ -118,20 +118,19 @@ def _apply_one(image: Image, change: Change, schema: ImageSchema, is_admin: bool
     name = change.name
     if change.operation == "remove":
         return _remove(image, name)
-    schema.validate_value(name, change.value)
+    value = schema.validate_value(name, change.value)
     exists = name in WRITABLE or name in image.properties
     if change.operation == "replace" and not exists:
         raise Conflict(f"Property {name} does not exist.")
     if change.operation == "add" and exists and not change.may_overwrite:
         raise Conflict(f"Property {name} already present.")
     if name not in WRITABLE:
-        return image.with_(properties={**image.properties, name: change.value})
+        return image.with_(properties={**image.properties, name: value})
     if name == "owner" and not is_admin:
         raise Forbidden("Owner can't be updated by non admin.")
     if name in ("disk_format", "container_format") and image.status not in ("queued", "importing"):
         raise Forbidden(f"Attribute {name} can be only replaced for a queued image.")
-    value = tuple(dict.fromkeys(change.value)) if name == "tags" else change.value
-    return image.with_(**{name: value})
+    return image.with_(**{name: tuple(dict.fromkeys(value)) if name == "tags" else value})
 
 
 def _remove(image: Image, name: str) -> Image:

@@ -14,6 +14,7 @@ Schema = dict[str, Any]
 
 UUID_PATTERN = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"
 INT_MAX = 2**31 - 1
+TEXT_MAX = 2**16 - 1  # bytes in a column of type TEXT of MySQL
 
 READ_ONLY = frozenset({
     "created_at", "updated_at", "status", "checksum", "size", "virtual_size", "direct_url", "self", "file", "schema",
@@ -146,7 +147,7 @@ class ImageSchema:
         self._extra = jsonschema_rs.Draft7Validator({"type": "string"})
 
     def validate(self, body: Any) -> dict[str, Any]:
-        """Check a whole image as a client sent it. Raises `BadRequest`."""
+        """A whole image as a client sent it, checked. Raises `BadRequest`."""
         if not isinstance(body, dict):
             raise BadRequest("Provided object does not match schema 'image': an object is wanted")
         try:
@@ -155,19 +156,17 @@ class ImageSchema:
             raise _mismatch(error) from error
         except ValueError as error:  # nested too deeply to be looked at
             raise BadRequest("Provided object does not match schema 'image': it is nested too deeply") from error
-        for key, value in body.items():
-            _check_text(key, value)
-        return body
+        return {key: _storable(key, value) for key, value in body.items()}
 
-    def validate_value(self, name: str, value: Any) -> None:
-        """Check one property on its own, as PATCH changes it. Raises `BadRequest`."""
+    def validate_value(self, name: str, value: Any) -> Any:
+        """One property on its own, as PATCH changes it, checked. Raises `BadRequest`."""
         try:
             self._single.get(name, self._extra).validate(value)
         except jsonschema_rs.ValidationError as error:
             raise _mismatch(error) from error
         except ValueError as error:
             raise BadRequest("Provided object does not match schema 'image': it is nested too deeply") from error
-        _check_text(name, value)
+        return _storable(name, value)
 
 
 def _mismatch(error: jsonschema_rs.ValidationError) -> BadRequest:
@@ -175,15 +174,20 @@ def _mismatch(error: jsonschema_rs.ValidationError) -> BadRequest:
     return BadRequest(f"Provided object does not match schema 'image': {error.message[:512]}{where}")
 
 
-def _check_text(name: str, value: Any) -> None:
-    """What JSON Schema cannot say: the columns hold at most 255 characters of a name, and no U+10000 or NUL."""
+def _storable(name: str, value: Any) -> Any:
+    """The value as the columns take it; what JSON Schema cannot say about them is checked here."""
     if len(name) > 255:
         raise BadRequest(f"Property names may have at most 255 characters, not {len(name)}")
     for text in (name, *(value if isinstance(value, list) else [value])):
         if isinstance(text, str) and not is_storable(text):
             raise BadRequest("Characters U+10000 and above, NUL and lone surrogates are not supported")
-    if name in ("min_ram", "min_disk") and not 0 <= value <= INT_MAX:
+    if isinstance(value, str) and len(value.encode()) > TEXT_MAX:
+        raise BadRequest(f"The value of {name} is longer than {TEXT_MAX} bytes")
+    if name not in ("min_ram", "min_disk"):
+        return value
+    if not 0 <= value <= INT_MAX:
         raise BadRequest(f"{name} must be between 0 and {INT_MAX}")
+    return int(value)  # 1.0 is an integer for JSON Schema
 
 
 def is_storable(text: str) -> bool:

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -41,7 +42,7 @@ from glimpse.stores.registry import ConfiguredStore, Stores
 
 LOG = logging.getLogger(__name__)
 
-SWEEP = 60.0  # seconds between two looks for killed uploads
+SWEEP = 300.0  # seconds between two looks for killed uploads; a new process looks at once
 SWEEP_WITHOUT_DATABASE = 2.0  # seconds, while the database is away
 ERASE_AFTER = 60  # seconds that the caller who deleted an image gets to erase its bytes before a sweep does
 INLINE = 64 * 1024  # bytes; a thread costs more than hashing so little
@@ -122,23 +123,23 @@ class ImageData:
 
     async def _renew(self, image_id: str, lease: Lease) -> None:
         """Says from time to time that the upload is alive; ends when the image was deleted or taken over."""
-        text = lease.text()
+
+        def work(connection: Connection) -> bool:
+            text = lease.text()
+            mine = images.replace_property(connection, image_id, LEASE_PROPERTY, text, text, lifecycle.now())
+            return mine and images.is_in(connection, image_id, "saving")
+
         while True:
             await asyncio.sleep(RENEW)
             with contextlib.suppress(Unavailable):
-                work = lambda c: images.replace_property(c, image_id, LEASE_PROPERTY, text, text, lifecycle.now())  # noqa: E731
                 if not await self.database.run(self.database.write, work):
                     return
 
     async def _put_back(self, image_id: str, lease: Lease) -> None:
-        def work(connection: Connection) -> None:
-            images.drop_property(connection, image_id, LEASE_PROPERTY, lease.text())
-            images.set_status(connection, image_id, "saving", "queued", lifecycle.now())
-
         try:
-            await self.database.run(self.database.write, work)
+            await self.database.run(self.database.write, lambda connection: _release(connection, image_id, lease))
         except Conflict:
-            LOG.info("image %s was deleted during its upload", image_id)
+            LOG.info("image %s is in other hands", image_id)
         except Unavailable:
             LOG.warning("image %s stays in saving until the database is back", image_id)
 
@@ -157,11 +158,14 @@ class ImageData:
         try:
             await self._insist(work)
         except Conflict as error:
-            if not await self.database.run(self.database.read, lambda c: images.has_location(c, location.url)):
+            if await self.database.run(self.database.read, lambda c: images.has_hash(c, image_id, passage.hexdigest())):
+                return  # the commit had happened; only its answer was lost
+            if await self.database.run(self.database.write, lambda c: _give_up(c, image_id, lease)):
                 await self._erase_one(location)
+            # Else somebody took over, and what is there now is theirs.
             raise Gone(f"Image {image_id} was deleted during its upload.") from error
 
-    async def _insist(self, work: Any) -> None:
+    async def _insist(self, work: Callable[[Connection], None]) -> None:
         """Gigabytes have arrived: a database that is away for a moment shall not cost them."""
         deadline = asyncio.get_running_loop().time() + FINISH_FOR
         while True:
@@ -198,6 +202,9 @@ class ImageData:
 
     def _may_download(self, context: Context, image_id: str) -> Image:
         image = self.database.read(lambda connection: images.get(connection, image_id, context))
+        if image.size and not image.locations:
+            # Its rows were read one after the other: perhaps it was deleted in between.
+            image = self.database.read(lambda connection: images.get(connection, image_id, context))
         if image.status == "deactivated" and not context.is_admin:
             raise Forbidden("The requested image has been deactivated. Image data download is forbidden.")
         self.policy.require_for_image("download_image", context, image)
@@ -212,13 +219,16 @@ class ImageData:
 
     async def _erase_one(self, location: Location) -> None:
         store = self.stores.holding(location)
+        if store is None:
+            LOG.warning("bytes of a deleted image stay where they are: no configured store understands their location")
+            return
         try:
-            if store is not None and store.store.facts.writable:
+            if store.store.facts.writable:
                 await store.store.delete(location.url)
         except NotFound:
-            LOG.info("store %s had no bytes left to erase", store.id if store else "")
+            LOG.info("store %s had no bytes left to erase", store.id)
         except GlimpseError as error:
-            LOG.warning("bytes stay in store %s for now: %s", store.id if store else "", error.message)
+            LOG.warning("bytes stay in store %s for now: %s", store.id, error.message)
             return
         if location.id is not None:
             with contextlib.suppress(Unavailable):
@@ -236,33 +246,62 @@ class ImageData:
                 pause = SWEEP_WITHOUT_DATABASE
             except Exception:
                 LOG.exception("sweep failed")
-            await asyncio.sleep(pause)
+            # Spread out, as every worker of every node does this.
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
 
     async def sweep(self) -> None:
         """Put back the images of killed uploads, and erase what deleted images left. Raises `Unavailable`."""
         marks = await self.database.run(self.database.read, lambda c: images.with_property(c, LEASE_PROPERTY))
         for image_id, text, renewed in marks:
             lease = parse(text)
-            if lease is not None and not self.leases.is_alive(lease, renewed, lifecycle.now()):
-                await self._recover(image_id, text, lease)
+            if lease is None or self.leases.is_alive(lease, renewed, lifecycle.now()):
+                continue
+            store = self.stores.get(lease.store)
+            if store is None:
+                LOG.warning(
+                    "image %s: its killed upload went to store %s, which is not configured", image_id, lease.store
+                )
+                continue
+            await self._recover(image_id, text, lease, store)
         before = lifecycle.now() - timedelta(seconds=ERASE_AFTER)
         for location in await self.database.run(self.database.read, lambda c: images.to_erase(c, before)):
             await self._erase_one(location)
 
-    async def _recover(self, image_id: str, text: str, dead: Lease) -> None:
+    async def _recover(self, image_id: str, text: str, dead: Lease, store: ConfiguredStore) -> None:
         mine = self.leases.take(dead.store)
+
+        def claim(connection: Connection) -> bool:
+            return images.replace_property(connection, image_id, LEASE_PROPERTY, text, mine.text(), lifecycle.now())
+
         try:
-            claim = lambda c: images.replace_property(c, image_id, LEASE_PROPERTY, text, mine.text(), lifecycle.now())  # noqa: E731
             if not await self.database.run(self.database.write, claim):
                 return  # another process was quicker
-            store = self.stores.get(dead.store)
-            if store is not None:
+            try:
                 await store.store.discard(image_id)
-            await self._put_back(image_id, mine)
-            LOG.warning("image %s: its upload was cut off when process %d ended; it can be uploaded again",
+            except GlimpseError as error:  # one store that is away must not keep the others' images
+                LOG.warning("image %s waits for store %s: %s", image_id, store.id, error.message)
+                return
+            await self.database.run(self.database.write, lambda c: _release(c, image_id, mine))
+            LOG.warning("image %s: its upload was cut off when process %d ended; nothing of it is left",
                         image_id, dead.process.pid)  # fmt: skip
         finally:
             self.leases.drop(mine)
+
+
+def _give_up(connection: Connection, image_id: str, lease: Lease) -> bool:
+    """Drop the mark of an upload whose image is deleted; tells whether it still was this upload's."""
+    try:
+        images.drop_property(connection, image_id, LEASE_PROPERTY, lease.text())
+    except Conflict:
+        return False
+    return True
+
+
+def _release(connection: Connection, image_id: str, lease: Lease) -> None:
+    """Give an image back to `queued`; one that was deleted meanwhile only loses its mark."""
+    images.drop_property(connection, image_id, LEASE_PROPERTY, lease.text())
+    with contextlib.suppress(Conflict):
+        images.set_status(connection, image_id, "saving", "queued", lifecycle.now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,12 +366,16 @@ class Passage:
         if self._alive.done():
             raise Gone("The image was deleted during its upload.")
 
+    def hexdigest(self) -> str:
+        """The hash of all that passed."""
+        return self._hash.hexdigest()
+
     def facts(self) -> dict[str, Any]:
         """What the record learns from the bytes."""
         return {
             "checksum": self._md5.hexdigest(),
             "os_hash_algo": self._algorithm,
-            "os_hash_value": self._hash.hexdigest(),
+            "os_hash_value": self.hexdigest(),
             "virtual_size": self._virtual_size,
         }
 

@@ -43,7 +43,7 @@ class Records:
         if isinstance(body, dict):
             _refuse_reserved(body)
         image = _from_body(self.schema.validate(body), context)
-        self._check_quotas(image, None)
+        self._check_properties(image, None)
         if context.read_only:
             raise Forbidden("Anonymous callers may only read.")
         target = {"owner": image.owner, "project_id": image.owner, "visibility": image.visibility, **image.properties}
@@ -102,7 +102,7 @@ class Records:
             require_owner(context, before)
             after = patch.apply(before, changes, self.schema, context.is_admin)
             self._check_visibility(context, changes, after)
-            self._check_quotas(after, before)
+            self._check_properties(after, before)
             after = after.with_(updated_at=lifecycle.now())
             images.update(connection, before, after)
             return after
@@ -134,8 +134,11 @@ class Records:
 
         return self.database.write(work)
 
-    def _check_quotas(self, after: Image, before: Image | None) -> None:
-        """Limits on the number of properties and tags; an image over a limit that was lowered can still be changed."""
+    def _check_properties(self, after: Image, before: Image | None) -> None:
+        """Limits on properties and tags; an image over a limit that was lowered can still be changed."""
+        new = after.properties.keys() - (before.properties.keys() if before else set())
+        if len({name.casefold() for name in after.properties}) < len(after.properties) and new:
+            raise BadRequest("Names of properties must differ by more than case: not every database tells them apart.")
         names = {name for name in after.properties if not name.startswith(RESERVED_PREFIX)}
         grew = before is None or names - before.properties.keys()
         _within("property", len(names), self.settings.image_property_quota, bool(grew))

@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import secrets
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -96,47 +97,31 @@ class FileStore:
         if self._read_only:
             raise Gone("The store cannot be written to.")
         directory = await self._run(self._choose, size)
-        final = directory / image_id
-        part = directory / f".{image_id}.{secrets.token_hex(8)}.part"
-        output = await self._run(_create, part, final)
+        part = _Part(directory, image_id)
+        complete = False
         try:
+            await self._run(part.create)
             written = 0
             async for block in blocks:
-                await self._run(self._write, output, block)
+                await self._run(part.write, block, self._hole)
                 written += len(block)
-            await self._run(self._publish, output, written, part, final)
+            await self._run(part.publish, written, self._mode)
+            complete = True
         finally:
-            # Also when the task is cancelled: the thread removes the part, whatever becomes of this coroutine.
-            await asyncio.shield(self._run(_drop, output, part))
-        return Stored(final.as_uri(), written, self._metadata_of(directory))
+            # Also when the task is cancelled: the thread cleans up, whatever becomes of this coroutine.
+            await asyncio.shield(self._run(part.drop, complete))
+        return Stored(part.final.as_uri(), written, self._metadata_of(directory))
 
     def _choose(self, size: int | None) -> Path:
-        """The directory of the highest priority with room; among equals the one with the most."""
-        free = [(priority, _free(directory), directory) for directory, priority in self._directories]
+        """The directory of the highest priority that can be written to and has room; among equals the roomiest."""
+        usable = [entry for entry in self._directories if os.access(entry[0], os.W_OK | os.X_OK)]
+        if not usable:
+            raise Unavailable("Permission to write image storage media denied.")
+        free = [(priority, _free(directory), directory) for directory, priority in usable]
         fitting = [entry for entry in free if entry[1] >= (size or 0)]
         if not fitting:
             raise StoreFull("There is not enough disk space on the image storage media.")
         return max(fitting, key=lambda entry: entry[:2])[2]
-
-    def _write(self, output: FileIO, block: bytes) -> None:
-        if not self._hole:
-            _write_all(output, block)
-            return
-        for start in range(0, len(block), self._hole):
-            piece = block[start : start + self._hole]
-            if piece.count(0) == len(piece):
-                output.seek(len(piece), os.SEEK_CUR)
-            else:
-                _write_all(output, piece)
-
-    def _publish(self, output: FileIO, size: int, part: Path, final: Path) -> None:
-        output.truncate(size)  # a hole at the very end has not made the file any longer yet
-        if self._mode is not None:
-            os.fchmod(output.fileno(), self._mode)
-        os.fsync(output.fileno())
-        os.link(part, final)
-        part.unlink()
-        _sync_directory(final.parent)
 
     def _metadata_of(self, directory: Path) -> Mapping[str, Any]:
         """What `filesystem_store_metadata_file` says of the mount that holds this directory."""
@@ -173,6 +158,71 @@ class FileStore:
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False)
+
+
+class _Part:
+    """An image on its way into a directory. Its methods run in threads, and one of them may be late.
+
+    `drop` has the last word: what publishes after it does nothing, what published before it is taken back.
+    """
+
+    def __init__(self, directory: Path, image_id: str) -> None:
+        self.final = directory / image_id
+        self._path = directory / f".{image_id}.{secrets.token_hex(8)}.part"
+        self._lock = threading.Lock()
+        self._dropped = False
+        self._published = False
+        # An object, not a number: a thread that is late finds it closed, never another file under the same number.
+        self._output: FileIO | None = None
+
+    def create(self) -> None:
+        if self.final.exists():
+            raise Duplicate("The store holds data for this image already.")
+        with self._lock:
+            self._output = None if self._dropped else FileIO(self._path, "xb")
+
+    def _open(self) -> FileIO:
+        if self._output is None:
+            raise Unavailable("The upload was given up.")
+        return self._output
+
+    def write(self, block: bytes, hole: int) -> None:
+        """Write a block; with `hole`, pieces of so many zero bytes are left out of the file."""
+        output = self._open()
+        if not hole:
+            _write_all(output, block)
+            return
+        for start in range(0, len(block), hole):
+            piece = block[start : start + hole]
+            if piece.count(0) == len(piece):
+                output.seek(len(piece), os.SEEK_CUR)
+            else:
+                _write_all(output, piece)
+
+    def publish(self, size: int, mode: int | None) -> None:
+        output = self._open()
+        output.truncate(size)  # a hole at the very end has not made the file any longer yet
+        if mode is not None:
+            os.fchmod(output.fileno(), mode)
+        os.fsync(output.fileno())
+        with self._lock:
+            if self._dropped:
+                raise Unavailable("The upload was given up.")
+            os.link(self._path, self.final)
+            self._published = True
+        self._path.unlink()
+        _sync_directory(self.final.parent)
+
+    def drop(self, keep: bool) -> None:
+        """The end of the upload; only with `keep` does a published image stay."""
+        with self._lock:
+            self._dropped = True
+            if self._output is None:
+                return
+            self._output.close()
+            self._path.unlink(missing_ok=True)
+            if self._published and not keep:
+                self.final.unlink(missing_ok=True)
 
 
 class OpenFile:
@@ -256,18 +306,6 @@ def _path(url: str) -> Path:
     if parts.scheme not in FileStore.facts.schemes or not parts.path.startswith("/"):
         raise NotFound("The location is not one of a file store.")
     return Path(unquote(parts.netloc + parts.path) if parts.netloc else unquote(parts.path))
-
-
-def _create(part: Path, final: Path) -> FileIO:
-    # An object, not a number: a thread that is late finds it closed, never another file under the same number.
-    if final.exists():
-        raise Duplicate("The store holds data for this image already.")
-    return FileIO(part, "xb")
-
-
-def _drop(output: FileIO, part: Path) -> None:
-    output.close()
-    part.unlink(missing_ok=True)
 
 
 def _write_all(output: FileIO, block: bytes) -> None:

@@ -24,7 +24,7 @@ from glimpse.settings import DatabaseSettings
 from tests.db.schema_facts import VERSION_TABLE, facts, glance_facts
 
 HEAD = "2024_1_contract01"
-NOW = datetime(2017, 9, 1, 12, 0, 0)  # noqa: DTZ001 - the tables hold naive UTC
+NOW = datetime(2017, 9, 1, 12, 0, 0)
 # What images and tasks got after Pike, and after Train; `cached_images` and `node_reference` came later still.
 AFTER_TRAIN = ("column image_id", "column request_id", "column user_id", "index ix_tasks_image_id")
 AFTER_PIKE = ("column os_hidden", "column os_hash", "index os_hidden", "index os_hash")
