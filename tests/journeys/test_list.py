@@ -429,3 +429,16 @@ def test_links_survive_odd_values(api: Api, name: str) -> None:
     for filters in ({"name": name}, {name: name}):
         walked = [image["id"] for page in api.pages(tag=mark, limit="1", **filters) for image in page]
         assert sorted(walked) == made
+
+
+def test_newest_image_with_a_tag(api: Api) -> None:
+    """How octavia finds the image that it boots."""
+    mark, owner = unused(), "e" * 32
+    for number in range(3):
+        api.active(b"x", name=str(number), owner=owner, tags=[mark])
+    api.create(owner=owner, tags=[mark])
+    api.active(b"x", tags=[mark])
+    found = api.list(tag=mark, status="active", owner=owner, sort="created_at:desc", limit="2")
+    assert len(found) == 2
+    assert found[0]["created_at"] >= found[1]["created_at"]
+    assert {image["owner"] for image in found} == {owner}

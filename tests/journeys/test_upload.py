@@ -62,7 +62,7 @@ def test_hash_of_the_configuration(limited: Api) -> None:
     assert image["checksum"] == hashlib.md5(b"content").hexdigest()
 
 
-@pytest.mark.parametrize("size", [1, 1000, 65536, 300_000])
+@pytest.mark.parametrize("size", [1, 1000, 65536, 300_000, 1 << 20])
 def test_chunked(api: Api, size: int) -> None:
     data = noise(2 * size + 1)
     image = api.active(chunks(data, size))
@@ -125,6 +125,13 @@ def test_compressed_bytes_are_kept_as_sent(api: Api) -> None:
         image = api.ready()
         api.upload(image["id"], data, {"Content-Encoding": encoding})
         assert api.download(image["id"]) == data
+
+
+def test_headers_that_clients_add(api: Api) -> None:
+    """openstacksdk sends an empty Accept, cinder names the image that a volume came from."""
+    image = api.ready()
+    api.upload(image["id"], b"x", {"Accept": "", "X-OpenStack-Base-Image-Ref": unused(), "X-OpenStack-Image-Size": "1"})
+    assert api.show(image["id"])["status"] == "active"
 
 
 @pytest.mark.parametrize("media", [None, "", "application/json", "text/plain", "application/octet-stream-x"])
