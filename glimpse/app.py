@@ -77,6 +77,8 @@ class Application:
         self._accepted = self._operator.accepted()
         self._identity_threads = ThreadPoolExecutor(IDENTITY_THREADS, "identity")
         self._identifying = 0
+        self.draining = False
+        self.busy: set[web.RequestHandler] = set()  # connections with a request in work
         self._sweeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -99,10 +101,21 @@ class Application:
             # Balancers ask every second: no identity, no request id, no line in the log.
             health = self._operator.health(incoming.method)
             return web.Response(status=health.status, body=health.body, content_type=health.content_type)
+        self.busy.add(incoming.protocol)
+        try:
+            return await self._respond_to(incoming)
+        finally:
+            self.busy.discard(incoming.protocol)
+
+    async def _respond_to(self, incoming: web.BaseRequest) -> web.StreamResponse:
         began = time.perf_counter()
-        incoming["request_id"] = wire.request_id(incoming.headers.get("X-Openstack-Request-Id"))
+        incoming["request_id"] = wire.request_id(
+            incoming.headers.get("X-Openstack-Request-Id"), self.settings.max_request_id_length
+        )
         reply = await self._answer(incoming)
         response = reply if isinstance(reply, web.StreamResponse) else _respond(incoming, reply)
+        if self.draining:
+            response.force_close()
         _log_access(incoming, response, time.perf_counter() - began)
         return response
 

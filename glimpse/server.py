@@ -13,6 +13,7 @@ import ctypes
 import errno
 import gc
 import logging
+import math
 import os
 import resource
 import select
@@ -24,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from oslo_log import log as oslo_log
 
 from glimpse.app import Application, Foundation, lay_foundation
@@ -39,6 +41,7 @@ RESPAWN_PAUSE = 1.0  # seconds before a worker that died young is replaced
 KILL_AFTER = 10.0  # seconds that a draining worker gets on top of its own limit
 BIND_PATIENCE = 3.0  # seconds for a predecessor to let go of the port
 READY_PATIENCE = 30.0  # seconds for a worker to come up
+CANCEL_PATIENCE = 2.0  # seconds for what is still running after graceful_shutdown_timeout
 KEEPALIVE = 75.0  # seconds that an idle connection is kept
 ACCEPT_AT_ONCE = 64  # connections that one worker takes in one turn, so that others get some too
 
@@ -51,6 +54,7 @@ def serve(read_settings: Callable[[], Settings]) -> int:
     settings = read_settings()
     oslo_log.setup(settings.conf, "glance")
     foundation = lay_foundation(settings)
+    logging.getLogger("aiohttp.server").addFilter(_OneLine())
     listener = _listen(settings)
     _raise_file_limit()
     LOG.info(
@@ -83,6 +87,18 @@ def _raise_file_limit() -> None:
     """A connection is a descriptor, a download two; the usual soft limit of 1024 is for programs that use select()."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class _OneLine(logging.Filter):
+    """What strangers send that is no HTTP is worth a line, not a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.msg, record.args = "not HTTP, answered %d: %s", (error.code, " ".join(error.message.split())[:100])
+            record.levelno, record.levelname = logging.INFO, "INFO"
+            record.exc_info = None
+        return True
 
 
 @dataclass
@@ -184,8 +200,7 @@ class _Minder:
         limit = self._foundation.settings.graceful_shutdown_timeout
         for worker in workers:
             worker.retired = True
-            # aiohttp waits twice: for handlers to end by themselves, and for those that it cancelled.
-            worker.kill_at = time.monotonic() + 2 * limit + KILL_AFTER if limit else None
+            worker.kill_at = time.monotonic() + limit + KILL_AFTER if limit else None
             os.kill(worker.pid, signal.SIGTERM)
 
     def _reap(self) -> None:
@@ -250,17 +265,36 @@ async def _work(foundation: Foundation, listener: socket.socket, ready: int) -> 
         application.handle, max_line_size=LONGEST_HEADER, max_field_size=LONGEST_HEADER, read_bufsize=READ_BUFFER,
         auto_decompress=False, access_log=None, keepalive_timeout=KEEPALIVE,
     )  # fmt: skip
-    runner = web.ServerRunner(server, shutdown_timeout=settings.graceful_shutdown_timeout or None)
+    runner = web.ServerRunner(server, shutdown_timeout=CANCEL_PATIENCE)
     await runner.setup()
-    await web.SockSite(runner, listener, backlog=ACCEPT_AT_ONCE).start()
+    site = web.SockSite(runner, listener, backlog=ACCEPT_AT_ONCE)
+    await site.start()
     listener.listen(settings.backlog)  # asyncio has set it to what it takes at once
     application.start()
     os.write(ready, b"1")
     os.close(ready)
     await stop.wait()
+    await site.stop()
+    await _drain(server, application, settings.graceful_shutdown_timeout or math.inf)
     await runner.cleanup()
     await _let_others_finish()
     await application.stop()
+
+
+async def _drain(server: web.Server, application: Application, limit: float) -> None:
+    """Close idle connections, and wait until the others have got their answers.
+
+    aiohttp's own shutdown would tell every connection to close at once, and from then on drop what is being uploaded.
+    """
+    application.draining = True
+    deadline = time.monotonic() + limit
+    while True:
+        for connection in server.connections:
+            if connection not in application.busy:
+                connection.force_close()
+        if not application.busy or time.monotonic() > deadline:
+            return
+        await asyncio.sleep(0.05)
 
 
 async def _let_others_finish() -> None:

@@ -94,9 +94,9 @@ def error_reply(error: GlimpseError, accept: str | None) -> Reply:
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]+")
 
 
-def request_id(given: str | None) -> str:
+def request_id(given: str | None, longest: int) -> str:
     """The id of a call: the client's own when it is fit for logs and headers, else a fresh one."""
-    if given and len(given) <= 255 and _REQUEST_ID.fullmatch(given):
+    if given and not 0 < longest < len(given) and _REQUEST_ID.fullmatch(given):
         return given if given.startswith("req-") else f"req-{given}"
     return f"req-{uuid.uuid4()}"
 
