@@ -92,6 +92,7 @@ def _run(service: Service, tables: Path) -> Iterator[Service]:
     yield service
     _running.remove(service)
     service.stop()
+    service.discard()
 
 
 @pytest.fixture(scope="session")
@@ -180,3 +181,4 @@ def own(tmp_path: Path, tables: Path) -> Iterator[Callable[..., Service]]:
     for service in started:
         _running.remove(service)
         service.kill()
+        service.discard()

@@ -155,6 +155,11 @@ class Service:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
 
+    def discard(self) -> None:
+        """Remove what the stores hold; the log and the database stay for who looks into a failure."""
+        for name in ("images", "fast", "staging"):
+            shutil.rmtree(self.home / name, ignore_errors=True)
+
     def listeners(self) -> list[int]:
         """The processes, other than the parent, that accept connections: the workers."""
         assert self.process is not None
