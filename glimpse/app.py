@@ -109,7 +109,7 @@ class Application:
 
     async def _respond_to(self, incoming: web.BaseRequest) -> web.StreamResponse:
         began = time.perf_counter()
-        incoming["request_id"] = wire.request_id(
+        incoming[wire.REQUEST_ID] = wire.request_id(
             incoming.headers.get("X-Openstack-Request-Id"), self.settings.max_request_id_length
         )
         reply = await self._answer(incoming)
@@ -126,7 +126,7 @@ class Application:
         except GlimpseError as error:
             return wire.error_reply(error, incoming.headers.get("Accept"))
         except Exception:
-            LOG.exception("%s: unexpected failure", incoming["request_id"])
+            LOG.exception("%s: unexpected failure", incoming[wire.REQUEST_ID])
             return wire.error_reply(unexpected(), incoming.headers.get("Accept"))
 
     async def _route(self, incoming: web.BaseRequest) -> Reply | web.StreamResponse:
@@ -150,7 +150,7 @@ class Application:
         context = self._auth.known(call)
         if context is None:
             context = await self._identify(call)
-        incoming["context"] = context
+        incoming[wire.CALLER] = context
         route, parts = self._router.find(incoming.method, f"/v2/{rest}")
         if not route.takes_body:
             wire.refuse_body(incoming.headers, incoming.method)
@@ -202,7 +202,7 @@ async def _body(incoming: web.BaseRequest) -> bytes:
 
 
 def _respond(incoming: web.BaseRequest, reply: Reply) -> web.Response:
-    headers = {**reply.headers, **wire.every_reply(incoming["request_id"])}
+    headers = {**reply.headers, **wire.every_reply(incoming[wire.REQUEST_ID])}
     if reply.content_type is not None:
         headers["Content-Type"] = f"{reply.content_type}; charset=UTF-8"
     if incoming.method == "HEAD":
@@ -217,11 +217,11 @@ def _log_access(incoming: web.BaseRequest, response: web.StreamResponse, seconds
     """
     if not ACCESS_LOG.isEnabledFor(logging.INFO):
         return
-    context = incoming.get("context")
+    context = incoming.get(wire.CALLER)
     who = f"{context.user_id or '-'} {context.project_id or '-'}" if context is not None else "- -"
-    status = 499 if "cut_off" in incoming else response.status
+    status = 499 if wire.CUT_OFF in incoming else response.status
     ACCESS_LOG.info(
         '%s %s %s "%s %s" %d %d %.3fs',
-        incoming["request_id"], incoming.remote or "-", who, incoming.method, incoming.rel_url.raw_path_qs, status,
+        incoming[wire.REQUEST_ID], incoming.remote or "-", who, incoming.method, incoming.rel_url.raw_path_qs, status,
         response.content_length or 0, seconds,
     )  # fmt: skip

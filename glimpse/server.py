@@ -57,6 +57,9 @@ def serve(read_settings: Callable[[], Settings]) -> int:
     logging.getLogger("aiohttp.server").addFilter(_OneLine())
     listener = _listen(settings)
     _raise_file_limit()
+    if settings.client_socket_timeout:
+        # Connections inherit it: one whose client takes nothing for so long is ended by the kernel (tcp(7)).
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.client_socket_timeout * 1000)
     LOG.info(
         "serving http://%s:%d with %d workers, flavor %s, database %s, stores %s",
         settings.bind_host, settings.bind_port, settings.workers, settings.flavor or "none (everybody is admin)",

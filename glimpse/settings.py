@@ -49,7 +49,7 @@ DEFAULT_OPTS: list[cfg.Opt] = [
     cfg.IntOpt("graceful_shutdown_timeout", default=60, min=0,
                help="Seconds that running transfers get to finish after SIGTERM or SIGHUP; 0 for no limit"),
     cfg.IntOpt("client_socket_timeout", default=900, min=0,
-               help="Seconds without a byte from a client in mid-upload before it counts as gone; 0 for no limit"),
+               help="Seconds without a byte from or to a client before it counts as gone; 0 for no limit"),
     cfg.BoolOpt("allow_unauthenticated_network", default=False,
                 help="Let a service without a flavor, where everybody is admin, listen on more than loopback"),
     cfg.StrOpt("http_basic_auth_user_file", default="/etc/glance/htpasswd",

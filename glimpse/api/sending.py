@@ -16,6 +16,7 @@ from io import FileIO
 
 from aiohttp import web
 
+from glimpse.api.wire import CUT_OFF, REQUEST_ID
 from glimpse.stores.driver import FileReader, Reader
 
 WINDOW = 8 << 20  # bytes at once for a single download; many at once share the loop in smaller turns
@@ -35,7 +36,7 @@ _scratch = threading.local()
 async def send(
     request: web.BaseRequest, reader: Reader, status: int, headers: Mapping[str, str], offset: int, length: int
 ) -> web.StreamResponse:
-    """Send `length` bytes from `offset`, and mark the request as `cut_off` when not all of them could be sent.
+    """Send `length` bytes from `offset`, and mark the request as `CUT_OFF` when not all of them could be sent.
 
     A client that is gone and a store that fails midway both break the connection: nothing may follow on it, and nobody
     shall take a part for the whole.
@@ -49,9 +50,9 @@ async def send(
         else:
             await _send_stream(response, reader, offset, length)
     except Exception as error:
-        request["cut_off"] = True
+        request[CUT_OFF] = True
         if request.transport is not None and not isinstance(error, _CLIENT_GONE):
-            LOG.error("%s: the image data broke off: %s", request["request_id"], error)
+            LOG.error("%s: the image data broke off: %s", request[REQUEST_ID], error)
         if request.transport is not None:
             request.transport.abort()
         return response

@@ -10,10 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from aiohttp import web
 from multidict import CIMultiDictProxy, MultiMapping
 
 from glimpse.domain.context import Context
 from glimpse.errors import BadRequest, GlimpseError, HeadersTooLarge
+
+# What is noted on a request while it is answered.
+REQUEST_ID = web.RequestKey("request_id", str)
+CALLER = web.RequestKey("caller", Context)
+CUT_OFF = web.RequestKey("cut_off", bool)  # a download that did not get to its end
 
 BODY_LIMIT = 4 << 20  # bytes of a JSON body; the largest legal image record is far below
 

@@ -1,0 +1,114 @@
+"""Bytes to the client: whole, or visibly broken off; never something else behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from io import FileIO
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientPayloadError, ClientSession, web
+
+from glimpse.api import sending
+from glimpse.api.wire import REQUEST_ID
+from glimpse.errors import Unavailable
+
+Start = Callable[[object, int], Awaitable[str]]
+
+
+class Stream:
+    """A reader that gives what it is told to give."""
+
+    size: int | None = None
+
+    def __init__(self, *blocks: bytes | Exception) -> None:
+        self.blocks = blocks
+
+    async def stream(self, offset: int, length: int | None) -> AsyncIterator[bytes]:
+        for block in self.blocks:
+            if isinstance(block, Exception):
+                raise block
+            yield block
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class File(Stream):
+    """A reader with a file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.file = FileIO(path, "rb")
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    runners = []
+
+    async def serve(reader: object, length: int) -> str:
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            request[REQUEST_ID] = "req-test"
+            return await sending.send(request, reader, 200, {"X-Test": "1"}, 0, length)  # type: ignore[arg-type]
+
+        runner = web.ServerRunner(web.Server(handle))
+        runners.append(runner)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+    yield serve
+    for runner in runners:
+        await runner.cleanup()
+
+
+async def fetch(url: str) -> bytes:
+    async with ClientSession() as session, session.get(url) as response:
+        return await response.read()
+
+
+async def test_a_stream(start: Start) -> None:
+    assert await fetch(await start(Stream(b"abc", b"def"), 6)) == b"abcdef"
+
+
+@pytest.mark.parametrize("blocks", [(b"abc",), (b"abc", Unavailable("gone")), (b"abc", OSError(5, "EIO"))])
+async def test_a_store_that_fails_midway(start: Start, blocks: tuple[bytes | Exception, ...]) -> None:
+    with pytest.raises(ClientPayloadError):
+        await fetch(await start(Stream(*blocks), 6))
+
+
+@pytest.mark.parametrize("size", [0, 1, sending.COLD_WINDOW, 3 * sending.SMALLEST_WINDOW + 5, sending.WINDOW + 1])
+@pytest.mark.parametrize("cached", [True, False])
+async def test_a_file(start: Start, tmp_path: Path, size: int, cached: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = os.urandom(size)
+    (tmp_path / "image").write_bytes(content)
+    if not cached:
+        monkeypatch.setattr(sending, "_is_cached", lambda *_: False)
+    assert await fetch(await start(File(tmp_path / "image"), size)) == content
+
+
+async def test_a_file_that_was_cut(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(b"abc")
+    with pytest.raises(ClientPayloadError):
+        await fetch(await start(File(tmp_path / "image"), 6))
+
+
+async def test_a_client_that_goes_away(start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "image").write_bytes(bytes(64 << 20))
+    url = await start(File(tmp_path / "image"), 64 << 20)
+    for _ in range(3):
+        async with ClientSession() as session, session.get(url) as response:
+            await response.content.read(10)
+    await asyncio.sleep(0.2)
+    assert sending._running == 0
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_what_is_in_the_page_cache(tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(bytes(1 << 20))
+    with FileIO(tmp_path / "image", "rb") as file:
+        os.fsync(file.fileno())
+        sending._read_ahead(file, 0, 1 << 20)
+        assert sending._is_cached(file, 0, 1 << 20)

@@ -1,0 +1,287 @@
+"""Uploads that end badly, one moment after the other: the record and the store always agree afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glimpse.access.policy import Policy
+from glimpse.db import images
+from glimpse.db.engine import Connection, Database
+from glimpse.db.schema import Schema
+from glimpse.domain import lifecycle
+from glimpse.domain.context import Context
+from glimpse.domain.record import Image, Location
+from glimpse.domain.schema import ImageSchema
+from glimpse.errors import BadRequest, Conflict, Gone, NotFound, SizeMismatch, TooLarge, Unavailable
+from glimpse.images.data import ImageData
+from glimpse.images.leases import LEASE_PROPERTY, STALE, Lease, Leases, parse, this_process
+from glimpse.images.manage import Records
+from glimpse.settings import Settings, load
+from glimpse.stores.conformance import BrokenOff
+from glimpse.stores.registry import open_stores
+
+ADMIN = Context(is_admin=True, roles=frozenset({"admin"}))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    conf = tmp_path / "glance-api.conf"
+    conf.write_text(
+        "[DEFAULT]\nenabled_backends = fs:file\nimage_size_cap = 5000000\n[glance_store]\ndefault_backend = fs\n"
+        f"[fs]\nfilesystem_store_datadir = {tmp_path}/images\n[database]\nconnection = sqlite:///{tmp_path}/db\n"
+    )
+    return load(["--config-file", str(conf)])
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    schema = Schema(settings.database, lambda line: None)
+    schema.sync()
+    schema.close()
+    opened = Database(settings.database, 2)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def data(settings: Settings, database: Database) -> ImageData:
+    return ImageData(settings, database, Policy(settings.conf), open_stores(settings))
+
+
+@pytest.fixture
+def records(settings: Settings, data: ImageData) -> Records:
+    formats = settings.formats
+    schema = ImageSchema(formats.container_formats, formats.disk_formats)
+    return Records(settings, data.database, data.policy, schema)
+
+
+@pytest.fixture
+def image(records: Records) -> Image:
+    return records.create(ADMIN, {"disk_format": "raw", "container_format": "bare"})
+
+
+async def stream(*blocks: bytes | Exception | Callable[[], Any]) -> AsyncIterator[bytes]:
+    """Blocks, failures, and things that happen meanwhile."""
+    for block in blocks:
+        if isinstance(block, Exception):
+            raise block
+        if isinstance(block, bytes):
+            yield block
+        elif asyncio.iscoroutine(result := block()):
+            await result
+
+
+def stored(settings: Settings) -> list[str]:
+    return sorted(os.listdir(_folder(settings)))
+
+
+def _folder(settings: Settings) -> Path:
+    return Path(settings.database.url.removeprefix("sqlite:///")).parent / "images"
+
+
+def now_is(data: ImageData, image: Image) -> Image:
+    return data.database.read(lambda connection: images.get(connection, image.id, ADMIN))
+
+
+async def test_an_upload(data: ImageData, image: Image, settings: Settings) -> None:
+    await data.upload(ADMIN, image.id, stream(b"abc", b"def"), 6, None)
+    after = now_is(data, image)
+    assert (after.status, after.size, after.checksum) == ("active", 6, hashlib.md5(b"abcdef").hexdigest())
+    assert after.os_hash_value == hashlib.sha512(b"abcdef").hexdigest()
+    assert after.properties == {}
+    assert stored(settings) == [image.id]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "size", "error"),
+    [
+        ((b"abc", BrokenOff()), 6, BrokenOff),
+        ((b"abc",), 6, SizeMismatch),
+        ((b"abcdefg",), 6, SizeMismatch),
+        ((bytes(3_000_000), bytes(3_000_000)), None, TooLarge),
+        ((b"abc",), 6_000_000, TooLarge),
+    ],
+)
+async def test_bad_streams_leave_nothing(
+    data: ImageData, image: Image, settings: Settings, blocks: tuple[Any, ...], size: int | None, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await data.upload(ADMIN, image.id, stream(*blocks), size, None)
+    assert (now_is(data, image).status, now_is(data, image).properties) == ("queued", {})
+    assert stored(settings) == []
+    await data.upload(ADMIN, image.id, stream(b"x"), 1, None)
+
+
+async def test_a_cancelled_upload_leaves_nothing(data: ImageData, image: Image, settings: Settings) -> None:
+    started = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(1000)
+            started.set()
+            await asyncio.sleep(0.001)
+
+    task = asyncio.create_task(data.upload(ADMIN, image.id, endless(), None, None))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert now_is(data, image).status == "queued"
+    assert stored(settings) == []
+
+
+async def test_deleted_meanwhile(data: ImageData, records: Records, image: Image, settings: Settings) -> None:
+    with pytest.raises(Gone):
+        await data.upload(ADMIN, image.id, stream(b"abc", lambda: records.delete(ADMIN, image.id), b"def"), 6, None)
+    assert stored(settings) == []
+    assert data.database.read(lambda c: images.with_property(c, LEASE_PROPERTY)) == []
+
+
+async def test_only_queued_images_take_bytes(data: ImageData, image: Image) -> None:
+    await data.upload(ADMIN, image.id, stream(b"x"), 1, None)
+    with pytest.raises(Conflict):
+        await data.upload(ADMIN, image.id, stream(b"y"), 1, None)
+    assert now_is(data, image).checksum == hashlib.md5(b"x").hexdigest()
+
+
+async def test_signed_images_are_not_taken_unverified(data: ImageData, records: Records) -> None:
+    names = ("img_signature", "img_signature_hash_method", "img_signature_key_type", "img_signature_certificate_uuid")
+    signed = records.create(ADMIN, {"disk_format": "raw", "container_format": "bare", **dict.fromkeys(names, "x")})
+    with pytest.raises(BadRequest, match="Signature"):
+        await data.upload(ADMIN, signed.id, stream(b"x"), 1, None)
+
+
+async def test_an_unknown_store(data: ImageData, image: Image) -> None:
+    with pytest.raises(BadRequest, match="fs"):
+        await data.upload(ADMIN, image.id, stream(b"x"), 1, "tape")
+
+
+async def test_the_answer_to_the_last_commit_is_lost(
+    data: ImageData, image: Image, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = data.database.write
+    lost = []
+
+    def unlucky(work: Callable[[Connection], Any]) -> Any:
+        result = write(work)
+        if now_is(data, image).status == "active" and not lost:
+            lost.append(1)
+            raise Unavailable("the answer is lost")
+        return result
+
+    monkeypatch.setattr(data.database, "write", unlucky)
+    await data.upload(ADMIN, image.id, stream(b"x"), 1, None)
+    assert lost
+    assert now_is(data, image).status == "active"
+    assert stored(settings) == [image.id]
+
+
+# --- what a killed process leaves ---
+
+
+def abandoned(data: ImageData, image: Image, **process: Any) -> Lease:
+    """An upload as kill -9 leaves it: the record in saving, a lease, bytes under two names."""
+    lease = Lease(replace(this_process(), **{"started": "0", **process}), "fs", "token")
+    now = lifecycle.now()
+
+    def work(connection: Connection) -> None:
+        images.set_status(connection, image.id, "queued", "saving", now)
+        images.set_property(connection, image.id, LEASE_PROPERTY, lease.text(), now)
+
+    data.database.write(work)
+    folder = _folder(data.settings)
+    (folder / f".{image.id}.00.part").write_bytes(b"half")
+    (folder / image.id).write_bytes(b"whole")
+    return lease
+
+
+async def test_a_killed_upload_is_cleaned_up(data: ImageData, image: Image, settings: Settings) -> None:
+    abandoned(data, image)
+    await data.sweep()
+    assert (now_is(data, image).status, now_is(data, image).properties) == ("queued", {})
+    assert stored(settings) == []
+    await data.upload(ADMIN, image.id, stream(b"x"), 1, None)
+
+
+async def test_also_when_the_image_was_deleted_since(
+    data: ImageData, records: Records, image: Image, settings: Settings
+) -> None:
+    abandoned(data, image)
+    records.delete(ADMIN, image.id)
+    await data.sweep()
+    assert stored(settings) == []
+    assert data.database.read(lambda c: images.with_property(c, LEASE_PROPERTY)) == []
+    with pytest.raises(NotFound):
+        now_is(data, image)
+
+
+async def test_living_uploads_are_left_alone(data: ImageData, image: Image, settings: Settings) -> None:
+    abandoned(data, image, started=this_process().started, pid=os.getpid(), host="elsewhere")
+    await data.sweep()
+    assert now_is(data, image).status == "saving"
+    await data.upload(ADMIN, (other := _another(data)).id, stream(b"x", data.sweep, b"y"), 2, None)
+    assert now_is(data, other).status == "active"
+
+
+def _another(data: ImageData) -> Image:
+    then = lifecycle.now()
+    made = Image("other", "queued", "shared", then, then, disk_format="raw", container_format="bare")
+    data.database.write(lambda connection: images.insert(connection, made))
+    return made
+
+
+async def test_a_store_that_is_not_configured_any_more_keeps_its_images(data: ImageData, image: Image) -> None:
+    lease = abandoned(data, image)
+    text = replace(lease, store="gone").text()
+    data.database.write(lambda c: images.set_property(c, image.id, LEASE_PROPERTY, text, lifecycle.now()))
+    await data.sweep()
+    assert now_is(data, image).properties == {LEASE_PROPERTY: text}
+
+
+async def test_deletes_are_finished_by_a_sweep(
+    data: ImageData, records: Records, image: Image, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await data.upload(ADMIN, image.id, stream(b"x"), 1, None)
+    records.delete(ADMIN, image.id)  # and then the process is killed
+    await data.sweep()
+    assert stored(settings) == [image.id]
+    monkeypatch.setattr("glimpse.images.data.ERASE_AFTER", -1)
+    await data.sweep()
+    assert stored(settings) == []
+    assert data.database.read(lambda c: images.to_erase(c, lifecycle.now() + timedelta(1))) == []
+
+
+async def test_bytes_that_nobody_can_reach_are_not_called_erased(data: ImageData, image: Image) -> None:
+    await data.upload(ADMIN, image.id, stream(b"x"), 1, None)
+    gone = now_is(data, image)
+    data.database.write(lambda c: images.delete(c, gone, "deleted", lifecycle.now()))
+    [location] = data.database.read(lambda c: images.to_erase(c, lifecycle.now() + timedelta(1)))
+    await data.erase(gone.with_(locations=(Location("rbd://pool/image", {}, id=location.id),)))
+    assert data.database.read(lambda c: images.to_erase(c, lifecycle.now() + timedelta(1)))
+
+
+def test_who_is_alive() -> None:
+    leases, then = Leases(), datetime(2026, 1, 1)
+    mine = leases.take("fs")
+    assert leases.is_alive(mine, None, then)
+    leases.drop(mine)
+    assert not leases.is_alive(mine, then, then)
+    me = this_process()
+    init = replace(mine, process=replace(me, pid=1, started="0"))
+    assert not leases.is_alive(init, then, then)
+    elsewhere = replace(mine, process=replace(me, host="elsewhere"))
+    assert leases.is_alive(elsewhere, then, then + timedelta(seconds=STALE - 1))
+    assert not leases.is_alive(elsewhere, then, then + timedelta(seconds=STALE + 1))
+    assert not leases.is_alive(elsewhere, None, then)
+    assert parse(mine.text()) == mine
+    assert parse("no json") is None
+    assert parse("{}") is None
