@@ -148,12 +148,16 @@ class Service:
             self.kill()
 
     def kill(self) -> None:
-        """`kill -9` for every process of the service at once."""
+        """`kill -9` for every process of the service at once; returns when they are gone."""
         if self.process is None:
             return
+        family = _descendants(self.process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
+        deadline = time.monotonic() + 10
+        while any(_runs(pid) for pid in family) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def discard(self) -> None:
         """Remove what the stores hold; the log and the database stay for who looks into a failure."""
@@ -185,6 +189,14 @@ def _descendants(pid: int) -> list[int]:
     except OSError:
         return []
     return [found for child in children for found in (int(child), *_descendants(int(child)))]
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and not merely waiting for its parent to take note of its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _listens(pid: int, port: int) -> bool:
