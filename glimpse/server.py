@@ -41,6 +41,7 @@ RESPAWN_PAUSE = 1.0  # seconds before a worker that died young is replaced
 KILL_AFTER = 10.0  # seconds that a draining worker gets on top of its own limit
 BIND_PATIENCE = 3.0  # seconds for a predecessor to let go of the port
 READY_PATIENCE = 30.0  # seconds for a worker to come up
+FRESH = 0.3  # seconds for a new connection to bring its first request, before it counts as idle
 CANCEL_PATIENCE = 2.0  # seconds for what is still running after graceful_shutdown_timeout
 KEEPALIVE = 75.0  # seconds that an idle connection is kept
 ACCEPT_AT_ONCE = 64  # connections that one worker takes in one turn, so that others get some too
@@ -291,6 +292,9 @@ async def _drain(server: web.Server, application: Application, limit: float) -> 
     """
     application.draining = True
     deadline = time.monotonic() + limit
+    if server.connections:
+        # What was accepted a moment ago has not been read yet.
+        await asyncio.sleep(FRESH)
     while True:
         for connection in server.connections:
             if connection not in application.busy:
