@@ -224,11 +224,14 @@ def test_filters(synced: Database) -> None:
 def test_pages_miss_nothing_and_repeat_nothing(synced: Database, key: str, ascending: bool) -> None:
     made = [
         image(
-            name=[None, "", "b", "a"][number % 4], size=[None, 0, 5][number % 3],
-            status=["queued", "active"][number % 2], disk_format=[None, "raw"][number % 2], created_at=THEN + timedelta(seconds=number % 5),
+            name=[None, "", "b", "a"][number % 4],
+            size=[None, 0, 5][number % 3],
+            status=["queued", "active"][number % 2],
+            disk_format=[None, "raw"][number % 2],
+            created_at=THEN + timedelta(seconds=number % 5),
         )
         for number in range(23)
-    ]  # fmt: skip
+    ]
     put(synced, *made)
     order = {key: ascending, "created_at": ascending, "id": ascending}
     sort = list(order.items())
