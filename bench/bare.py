@@ -22,6 +22,7 @@ from glimpse.db.engine import open_engine
 from glimpse.settings import DatabaseSettings
 
 RECORD_THREADS = 3  # the default of the service
+NAMES = [str(column.name) for column in images.IMAGE_ROWS.selected_columns]  # SQLAlchemy's own names are no plain str
 
 
 def settings(url: str) -> DatabaseSettings:
@@ -35,12 +36,10 @@ def settings(url: str) -> DatabaseSettings:
 def show(engine: Engine, image_id: str) -> bytes:
     """An image as JSON."""
     with engine.connect() as connection:
-        row = connection.execute(images._ONE_ROW, {"image_id": image_id}).mappings().one()
+        row = connection.execute(images._ONE_ROW, {"image_id": image_id}).one()
         children = connection.execute(images._CHILDREN_OF_ONE, {"image_id": image_id, "project": None}).all()
-    document: dict[str, Any] = dict(row)
-    for kind, _, _, name, value, _ in children:
-        if kind == "p":
-            document[name] = value
+    document: dict[str, Any] = dict(zip(NAMES, row, strict=True))
+    document |= {child[3]: child[4] for child in children if child[0] == "p"}
     document["tags"] = [child[3] for child in children if child[0] == "t"]
     for name in ("created_at", "updated_at"):
         document[name] = f"{document[name]:%Y-%m-%dT%H:%M:%SZ}"
