@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from bench.generator import run, running
-from bench.measure import Row, Side, short
-from bench.servers import HEADER, Service
+from bench.measure import Row, Side, in_turn, short
+from bench.servers import HEADER, Nginx, Service
 from bench.transfers import fill_image, rate
 from tests.rig.process import wait_for
 
@@ -37,29 +37,37 @@ def cold_downloads(folder: Path, connection: str, source: Path, rounds: int, wor
     """The slowest hundredth of GETs while cold downloads run, against the same without them."""
     service = Service(folder / "glimpse", connection, workers)
     service.start()
-    busy, idle, speeds = [], [], []
-    medians: list[tuple[float, float]] = []
     try:
         image = fill_image(service, source, COLD_SIZE)
+        nginx = Nginx(folder / "nginx", service.images / image, len(service.workers()))
+        nginx.start()
         url = f"{service.url}/v2/images/{image}"
         _probe(url, 1)
-        churn = ["load", "churn", f"{url}/file", "--header", HEADER, "--clients", COLD_CLIENTS]
-        for _ in range(rounds):
-            quiet = _probe(url)
-            with running(*churn, "--file", service.images / image) as downloads:
-                loud = _probe(url)
+        speeds: list[float] = []
+
+        def quiet() -> list[float]:
+            return _probe(url)
+
+        def loud(file_url: str) -> list[float]:
+            churn = ["churn", file_url, "--header", HEADER, "--clients", str(COLD_CLIENTS)]
+            with running("load", *churn, "--file", service.images / image) as downloads:
+                taken = _probe(url)
             speeds.append(rate(downloads))
-            idle.append(percentile(quiet, 0.99))
-            busy.append(percentile(loud, 0.99))
-            medians.append((percentile(quiet, 0.5), percentile(loud, 0.5)))
+            return taken
+
+        idle, busy, beside = in_turn(rounds, quiet, lambda: loud(f"{url}/file"), lambda: loud(nginx.url))
+        nginx.stop()
     finally:
         service.stop()
-    half = [statistics.median(each) for each in zip(*medians, strict=True)]
+    half = [statistics.median(percentile(run, 0.5) for run in runs) for runs in (idle, busy, beside)]
+    late = [[percentile(run, 0.99) for run in runs] for runs in (idle, busy, beside)]
+    floor = Side("the machine's own part: the same downloads from nginx, beside an idle Glimpse", "ms p99", late[2])
     return Row(
         f"p99 of GET image while {COLD_CLIENTS} cold downloads run, {_workers(workers)}", "the same idle",
-        Side("busy", "ms", busy), Side("idle", "ms", idle), reach=3, at_most=True,
-        more=[f"p50 {short(half[1])} ms busy, {short(half[0])} ms idle",
-              f"downloads at {statistics.median(speeds):.0f} MB/s meanwhile"],
+        Side("busy", "ms", late[1]), Side("idle", "ms", late[0]), reach=3, at_most=True,
+        more=[f"{floor}: {floor.median / statistics.median(late[0]):.2f}x idle",
+              f"p50 {short(half[0])} ms idle, {short(half[1])} busy, {short(half[2])} beside nginx",
+              f"downloads at {statistics.median(speeds[::2]):.0f} MB/s, nginx {statistics.median(speeds[1::2]):.0f}"],
     )  # fmt: skip
 
 

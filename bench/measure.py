@@ -5,6 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,9 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def in_turn(rounds: int, *sides: Callable[[], float]) -> list[list[float]]:
+def in_turn(rounds: int, *sides: Callable[[], T]) -> list[list[T]]:
     """Run the sides in turn (A B A B …), so that a machine that is busy for a while is so for all of them."""
-    values: list[list[float]] = [[] for _ in sides]
+    values: list[list[T]] = [[] for _ in sides]
     for _ in range(rounds):
         for index, side in enumerate(sides):
             values[index].append(side())
