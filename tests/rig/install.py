@@ -55,6 +55,8 @@ PROGRAMS = (
     Program("setpriv", "util-linux"),
 )
 
+BENCH_PROGRAMS = (*PROGRAMS, Program("wrk", "wrk"))
+
 # What is asked for by name; the whole set of versions is in constraints-NAME.txt.
 ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
     "keystone": ("keystone", "pyuwsgi"),
@@ -124,9 +126,9 @@ def _run_quietly(command: Sequence[str | Path], log: Path, env: Mapping[str, str
         raise MissingPart(f"{' '.join(map(str, command))} ended with {status}:\n{tail}\n(the whole log: {log})")
 
 
-def install_programs() -> None:
+def install_programs(programs: Sequence[Program] = PROGRAMS) -> None:
     """Install missing Debian packages. Raises `MissingPart` when this user may not."""
-    missing = [entry for entry in PROGRAMS if find_program(entry.name) is None]
+    missing = [entry for entry in programs if find_program(entry.name) is None]
     if not missing:
         return
     packages = sorted({entry.package for entry in missing})

@@ -1,0 +1,199 @@
+"""Glimpse and the real Glance side by side: the same MariaDB, Keystone and memcached, two processes each.
+
+Glance comes from PyPI and runs under uWSGI as its admin guide says, with its image cache on. Neither asks Keystone for
+limits, which Glimpse does not know yet and which cost Glance a call to Keystone for each create.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from bench.measure import Row, Side, in_turn
+from bench.report import publish
+from bench.servers import wrk
+from bench.transfers import prepare
+from tests.rig.databases import MariaDB
+from tests.rig.install import BENCH_PROGRAMS, CACHE, install_programs
+from tests.rig.install import main as install
+from tests.rig.keystone import Keystone
+from tests.rig.memcached import Memcached
+from tests.rig.services import Glance, Glimpse, ImageService, config_text
+
+ROUNDS = 3
+SIZE = 1 << 30
+SECONDS = 4
+LISTED = 100
+PAIRS_FOR = 5.0  # seconds of create and delete
+PIECE = 1 << 20
+
+
+class Client:
+    """One user of one of the services. A new connection for each call: Glance's guide closes them after one."""
+
+    def __init__(self, service: ImageService, token: str) -> None:
+        self.url = service.url
+        self.header = f"X-Auth-Token: {token}"
+        self._headers = {"X-Auth-Token": token}
+
+    def call(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+        """A call that has to succeed; the decoded answer."""
+        connection = self._connect()
+        text = json.dumps(body) if body is not None else None
+        connection.request(method, path, text, {**self._headers, **(headers or {})})
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        if answer.status >= 300:
+            raise RuntimeError(f"{method} {self.url}{path}: {answer.status} {content[:200]!r}")
+        return json.loads(content) if content else None
+
+    def _connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=300)
+
+    def create(self) -> str:
+        """A queued image; its id."""
+        properties = {f"property_{number}": f"value {number}" for number in range(5)}
+        body = {"name": "bench", "disk_format": "raw", "container_format": "bare", "tags": ["one", "two"], **properties}
+        identity: str = self.call("POST", "/v2/images", body, {"Content-Type": "application/json"})["id"]
+        return identity
+
+    def upload(self, image: str, source: Path) -> float:
+        """MB (10^6 bytes) a second."""
+        connection = self._connect()
+        began = time.perf_counter()
+        with source.open("rb", buffering=0) as file:
+            connection.putrequest("PUT", f"/v2/images/{image}/file")
+            for name, value in {**self._headers, "Content-Type": "application/octet-stream"}.items():
+                connection.putheader(name, value)
+            connection.putheader("Content-Length", str(SIZE))
+            connection.endheaders()
+            connection.sock.sendfile(file)
+        answer = connection.getresponse()
+        if answer.status != 204:
+            raise RuntimeError(f"upload to {self.url}: {answer.status} {answer.read()[:200]!r}")
+        connection.close()
+        return SIZE / (time.perf_counter() - began) / 1e6
+
+    def download(self, image: str) -> float:
+        """MB a second."""
+        connection = self._connect()
+        began = time.perf_counter()
+        connection.request("GET", f"/v2/images/{image}/file", headers=self._headers)
+        answer = connection.getresponse()
+        buffer, received = bytearray(PIECE), 0
+        while got := answer.readinto(buffer):
+            received += got
+        connection.close()
+        if received != SIZE:
+            raise RuntimeError(f"download from {self.url}: {received} of {SIZE} bytes")
+        return SIZE / (time.perf_counter() - began) / 1e6
+
+    def pairs(self) -> float:
+        """Creates with their deletes a second, one after the other."""
+        began, count = time.perf_counter(), 0
+        while time.perf_counter() - began < PAIRS_FOR:
+            self.call("DELETE", f"/v2/images/{self.create()}")
+            count += 1
+        return count / (time.perf_counter() - began)
+
+
+def records(ours: Client, theirs: Client) -> list[Row]:
+    """Show, list, create and delete."""
+    for client in (ours, theirs):
+        for _ in range(LISTED):
+            client.create()
+    shown = {client: f"/v2/images/{client.create()}" for client in (ours, theirs)}
+
+    def rate(client: Client, path: str) -> float:
+        return wrk(f"{client.url}{path}", SECONDS, headers=[client.header])
+
+    rows = []
+    for name, path in (("show, 16 connections", ""), ("list of 25, 16 connections", "/v2/images?limit=25")):
+        left, right = in_turn(
+            ROUNDS, lambda p=path: rate(ours, p or shown[ours]), lambda p=path: rate(theirs, p or shown[theirs])
+        )  # type: ignore[misc]
+        rows.append(Row(name, "Glance", Side("Glimpse", "/s", left), Side("Glance", "/s", right), reach=10))
+        print(f"  {rows[-1].name}: {rows[-1].shown}", flush=True)
+    left, right = in_turn(ROUNDS, ours.pairs, theirs.pairs)
+    rows.append(Row("create + delete, one by one", "Glance", Side("Glimpse", "/s", left), Side("Glance", "/s", right),
+                    reach=10))  # fmt: skip
+    return rows
+
+
+def transfers(ours: Client, theirs: Client, source: Path) -> list[Row]:
+    """Upload, the first download, and one that comes from Glance's cache."""
+    taken: dict[Client, tuple[list[float], list[float], list[float]]] = {ours: ([], [], []), theirs: ([], [], [])}
+    for number in range(ROUNDS):
+        for client, (uploads, firsts, repeated) in taken.items():
+            image = client.create()
+            uploads.append(client.upload(image, source))
+            firsts.append(client.download(image))
+            repeated.append(client.download(image))
+            client.call("DELETE", f"/v2/images/{image}")
+        print(f"  transfers: round {number + 1} of {ROUNDS}", flush=True)
+    names = (("upload 1 GiB", 1.8), ("first download", 3.0), ("repeated download, Glance's from its cache", 0.95))
+    return [
+        Row(name, "Glance", Side("Glimpse", "MB/s", taken[ours][index]), Side("Glance", "MB/s", taken[theirs][index]),
+            reach=reach)
+        for index, (name, reach) in enumerate(names)
+    ]  # fmt: skip
+
+
+def configuration(folder: Path, mariadb: MariaDB, keystone: Keystone, memcached: Memcached, **default: object) -> str:
+    """What both services get, each with its own database and directory."""
+    return config_text({
+        "DEFAULT": {"enabled_backends": "fs:file", **default},
+        "database": {"connection": mariadb.fresh_url()},
+        "keystone_authtoken": keystone.authtoken(memcached.address),
+        "paste_deploy": {"flavor": "keystone+cachemanagement"},
+        "glance_store": {"default_backend": "fs"},
+        "fs": {"filesystem_store_datadir": folder},
+    })  # fmt: skip
+
+
+def compare(folder: Path) -> list[Row]:
+    """All rows, with everything started and stopped."""
+    mariadb, memcached = MariaDB(folder / "mariadb"), Memcached(folder / "memcached")
+    keystone = Keystone(folder / "keystone")
+    parts: list[Any] = []
+    try:
+        for part in (mariadb, memcached, keystone):
+            part.start()
+            parts.append(part)
+        ours = Glimpse(folder / "glimpse", configuration(folder / "ours", mariadb, keystone, memcached, workers=2), {})
+        cache = {"image_cache_dir": folder / "cache", "worker_self_reference_url": "http://127.0.0.1:9292"}
+        theirs = Glance(folder / "glance", configuration(folder / "theirs", mariadb, keystone, memcached, **cache), {})
+        for service in (ours, theirs):
+            service.manage("db_sync")
+            service.start()
+            parts.append(service)
+        source = prepare(folder / "source", SIZE)
+        clients = [Client(service, keystone.token()) for service in (ours, theirs)]
+        return records(*clients) + transfers(clients[0], clients[1], source)
+    finally:
+        for part in reversed(parts):
+            part.stop()
+
+
+def main() -> int:
+    """The command."""
+    if install([]):
+        return 1
+    install_programs(BENCH_PROGRAMS)
+    CACHE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix="bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        publish("Against Glance", compare(folder))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
