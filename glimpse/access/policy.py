@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from oslo_config import cfg
@@ -18,6 +19,7 @@ from glimpse.errors import Forbidden, NotFound, SettingsError
 
 LOG = logging.getLogger(__name__)
 
+DECISIONS = 20_000  # kept per worker
 RELOAD_CHECK = 1.0  # seconds between looks at the policy files; a changed file counts without a restart
 
 _ADMIN = "rule:context_is_admin"
@@ -62,22 +64,47 @@ def _image_rule(name: str, check: str, old: bool) -> oslo_policy.RuleDefault:
     return oslo_policy.RuleDefault(name, check, scope_types=["project"], deprecated_rule=before)
 
 
-def _enforcer(conf: cfg.ConfigOpts) -> oslo_policy.Enforcer:
-    enforcer = oslo_policy.Enforcer(conf)
-    enforcer.suppress_deprecation_warnings = True
-    enforcer.suppress_default_change_warnings = True
-    enforcer.register_defaults(rules())
-    _load(enforcer)
-    return enforcer
+class _Rules:
+    """One reading of the policy files, with its decisions so far.
 
+    A decision is a function of the rule, the caller, and those values of the target that some rule names; asking
+    oslo.policy for it again takes as long as a query.
+    """
 
-def _load(enforcer: oslo_policy.Enforcer) -> None:
-    """Read files that changed; between two calls the enforcer never looks, which would cost more than an answer."""
-    enforcer.use_conf = True
-    try:
-        enforcer.load_rules()
-    finally:
-        enforcer.use_conf = False
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._enforcer = oslo_policy.Enforcer(conf)
+        self._enforcer.suppress_deprecation_warnings = True
+        self._enforcer.suppress_default_change_warnings = True
+        self._enforcer.register_defaults(rules())
+        self._texts: list[str] = []
+        self.load()
+
+    def load(self) -> bool:
+        """Read files that changed, and tell whether any did. Between two calls the enforcer does not look."""
+        self._enforcer.use_conf = True
+        try:
+            self._enforcer.load_rules()
+        finally:
+            self._enforcer.use_conf = False
+        texts = sorted(f"{name}: {check}" for name, check in self._enforcer.rules.items())
+        changed, self._texts = texts != self._texts, texts
+        everything = " ".join(texts)
+        self._named = sorted(set(re.findall(r"%\((\w+)\)s", everything)))
+        self._lasting = "http:" not in everything and "https:" not in everything  # those ask somebody else
+        self._decisions: dict[Hashable, bool] = {}
+        return changed
+
+    def allow(self, rule: str, context: Context, target: Mapping[str, Any]) -> bool:
+        """What the rule says."""
+        key = (rule, context, *(target.get(name) for name in self._named))
+        known = self._decisions.get(key) if self._lasting else None
+        if known is not None:
+            return known
+        decision = bool(self._enforcer.enforce(rule, target, context.credentials()))
+        if len(self._decisions) >= DECISIONS:
+            self._decisions.clear()
+        self._decisions[key] = decision
+        return decision
 
 
 class Policy:
@@ -87,7 +114,7 @@ class Policy:
         """Read the policy files. Raises `SettingsError` when one cannot be understood."""
         policy_opts.set_defaults(conf, policy_file="policy.yaml")
         try:
-            self._enforcer, self._standby = _enforcer(conf), _enforcer(conf)
+            self._rules, self._standby = _Rules(conf), _Rules(conf)
         except Exception as error:  # yaml, json and oslo.policy each raise their own
             raise SettingsError(f"policy file: {' '.join(str(error).split())}") from error
         self._looked = time.monotonic()
@@ -100,8 +127,9 @@ class Policy:
         if time.monotonic() - self._looked < RELOAD_CHECK or not self._lock.acquire(blocking=False):
             return
         try:
-            _load(self._standby)
-            self._enforcer, self._standby = self._standby, self._enforcer
+            if self._standby.load():
+                self._rules, self._standby = self._standby, self._rules
+                self._standby.load()
         except Exception:
             LOG.exception("the policy files cannot be read; the rules stay as they were")
         finally:
@@ -111,7 +139,7 @@ class Policy:
     def allows(self, rule: str, context: Context, target: Mapping[str, Any]) -> bool:
         """Whether the rule lets the caller do this to the target."""
         self._reload()
-        return bool(self._enforcer.enforce(rule, target, context.credentials()))
+        return self._rules.allow(rule, context, target)
 
     def require(self, rule: str, context: Context, target: Mapping[str, Any]) -> None:
         """Raise `Forbidden` when the rule refuses."""

@@ -1,36 +1,43 @@
 """Image bytes to the client: by sendfile where the store has a plain file, else block by block.
 
-sendfile runs on the event loop, and would stop it while the disk is read. So a file goes out window by window, and a
-window that the page cache does not hold is read by a thread first. Nothing is kept in memory for a slow client.
+Neither the copying nor the disk may hold up the event loop. So one thread of lower priority sends, burst after burst;
+what the page cache does not hold is read by other threads first; and a client that is slower than all that is waited
+for on the loop, where it costs nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-import mmap
 import os
+import select
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from io import FileIO
+from typing import TypeVar
 
 from aiohttp import web
 
 from glimpse.api.wire import CUT_OFF, REQUEST_ID
 from glimpse.stores.driver import FileReader, Reader
 
-WINDOW = 8 << 20  # bytes at once for a single download; many at once share the loop in smaller turns
-SMALLEST_WINDOW = 256 << 10
-COLD_WINDOW = 1 << 20  # bytes to read ahead when the disk is asked
-PROBE = 64 << 10  # bytes between two probes of the page cache; the kernel reads ahead in larger steps than this
+NICENESS = 5  # of the sending thread: records first
+BURST = 64 << 20  # bytes at a time for a single download; many at once share the thread in shorter turns
+SMALLEST_BURST = 1 << 20
+STEP = 1 << 20  # bytes that are looked for in the page cache, and read ahead, at once
+PROBE = 128 << 10  # bytes between two probes of the page cache; the kernel reads ahead in such steps
+CLIENT_MAY_TAKE = 5  # milliseconds to make room, before the thread turns to somebody else
 
 # What asyncio raises when the other side has closed, by the moment at which it notices.
 _CLIENT_GONE = (ConnectionError, RuntimeError)
 
 LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _running = 0
-_scratch = threading.local()
 
 
 async def send(
@@ -71,40 +78,118 @@ async def _send_stream(response: web.StreamResponse, reader: Reader, offset: int
 
 async def _send_file(request: web.BaseRequest, file: FileIO, offset: int, length: int) -> None:
     global _running
-    loop = asyncio.get_running_loop()
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError("the client went away")
+    # The head, for a client that does not even take that at once; asyncio tells nobody when its buffer is empty.
+    while transport.get_write_buffer_size():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    # A number of our own for the connection: asyncio does not let others wait on its, and may close it meanwhile.
+    connection = os.dup(transport.get_extra_info("socket").fileno())
     end = offset + length
     _running += 1
     try:
         while offset < end:
-            size = min(max(WINDOW // _running, SMALLEST_WINDOW), end - offset)
-            if not _is_cached(file, offset, size):
-                size = min(size, COLD_WINDOW)
-                await asyncio.to_thread(_read_ahead, file, offset, size)
-            if request.transport is None:
-                raise ConnectionResetError("the client went away")
-            sent = await loop.sendfile(request.transport, file, offset, size)
-            if sent < size:
-                raise EOFError("the file is shorter than it was")
-            offset += sent
+            stop = min(end, offset + max(BURST // _running, SMALLEST_BURST))
+            offset, pause = await _in_sender(connection, file.fileno(), offset, stop)
+            if pause is Pause.DISK:
+                await _finished(asyncio.to_thread(_read_ahead, file.fileno(), offset, min(STEP, end - offset)))
+            elif pause is Pause.CLIENT:
+                await _writable(connection)
     finally:
         _running -= 1
+        os.close(connection)
 
 
-def _is_cached(file: FileIO, offset: int, size: int) -> bool:
-    """Whether reading this part of the file would not wait for the disk."""
-    probe = [bytearray(1)]
-    descriptor = file.fileno()
+class Pause(Enum):
+    """What the sending thread would have had to wait for."""
+
+    NONE = 0
+    CLIENT = 1
+    DISK = 2
+
+
+@functools.cache
+def _sender() -> ThreadPoolExecutor:
+    """The thread of this process, made with the first download (never before the fork)."""
+    return ThreadPoolExecutor(1, "send", initializer=_step_back)
+
+
+def _step_back() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+async def _in_sender(connection: int, file: int, offset: int, stop: int) -> tuple[int, Pause]:
+    loop = asyncio.get_running_loop()
+    return await _finished(loop.run_in_executor(_sender(), _send_burst, connection, file, offset, stop))
+
+
+async def _finished(work: Awaitable[T]) -> T:
+    """The result of a thread. It cannot be stopped, so a cancelled task waits for it before anything is closed."""
+    future = asyncio.ensure_future(work)
     try:
-        for position in (*range(offset, offset + size, PROBE), offset + size - 1):
-            os.preadv(descriptor, probe, position, os.RWF_NOWAIT)
-    except OSError:  # it would wait, or the file system cannot tell (some network ones)
+        await asyncio.wait([future])
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise
+    return future.result()
+
+
+def _send_burst(connection: int, file: int, offset: int, stop: int) -> tuple[int, Pause]:
+    """Send from `offset` until `stop`, or until something would have to be waited for; where it came to."""
+    began = offset
+    while offset < stop:
+        end = min(offset + STEP, stop)
+        if not _is_cached(file, offset, end):
+            return offset, Pause.DISK
+        while offset < end:
+            try:
+                sent = os.sendfile(connection, file, offset, end - offset)
+            except BlockingIOError:
+                if offset == began or not _makes_room(connection):
+                    return offset, Pause.CLIENT
+                continue
+            if not sent:
+                raise EOFError("the file is shorter than it was")
+            offset += sent
+    return offset, Pause.NONE
+
+
+def _is_cached(file: int, offset: int, end: int) -> bool:
+    """Whether this part of the file can be had without the disk; also true behind the end of a file."""
+    probe = [bytearray(1)]
+    try:
+        for position in (*range(offset, end, PROBE), end - 1):
+            os.preadv(file, probe, position, os.RWF_NOWAIT)
+    except BlockingIOError:
         return False
+    except OSError:  # a file system that cannot tell (some network ones): the thread has to wait for it
+        return True
     return True
 
 
-def _read_ahead(file: FileIO, offset: int, size: int) -> None:
+def _read_ahead(file: int, offset: int, size: int) -> None:
     """Bring a part of the file into the page cache; the bytes themselves are of no interest."""
-    buffer: mmap.mmap | None = getattr(_scratch, "buffer", None)
-    if buffer is None:
-        buffer = _scratch.buffer = mmap.mmap(-1, COLD_WINDOW)
-    os.preadv(file.fileno(), [memoryview(buffer)[:size]], offset)
+    os.pread(file, size, offset)
+
+
+def _makes_room(connection: int) -> bool:
+    poll = select.poll()
+    poll.register(connection, select.POLLOUT)
+    return bool(poll.poll(CLIENT_MAY_TAKE))
+
+
+async def _writable(connection: int) -> None:
+    """Wait until the client takes more, or is gone, which the next attempt notices."""
+    loop = asyncio.get_running_loop()
+    writable = loop.create_future()
+    loop.add_writer(connection, _wake, writable)
+    try:
+        await writable
+    finally:
+        loop.remove_writer(connection)
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)

@@ -79,14 +79,43 @@ async def test_a_store_that_fails_midway(start: Start, blocks: tuple[bytes | Exc
         await fetch(await start(Stream(*blocks), 6))
 
 
-@pytest.mark.parametrize("size", [0, 1, sending.COLD_WINDOW, 3 * sending.SMALLEST_WINDOW + 5, sending.WINDOW + 1])
-@pytest.mark.parametrize("cached", [True, False])
-async def test_a_file(start: Start, tmp_path: Path, size: int, cached: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [0, 1, sending.SMALLEST_BURST, 3 * sending.SMALLEST_BURST + 5, sending.BURST + 1])
+async def test_a_file(start: Start, tmp_path: Path, size: int) -> None:
     content = os.urandom(size)
     (tmp_path / "image").write_bytes(content)
-    if not cached:
-        monkeypatch.setattr(sending, "_is_cached", lambda *_: False)
     assert await fetch(await start(File(tmp_path / "image"), size)) == content
+
+
+async def test_a_file_that_is_not_in_the_page_cache(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(3 * sending.STEP + 7)
+    (tmp_path / "image").write_bytes(content)
+    asked: list[int] = []
+
+    def cold_once(file: int, offset: int, end: int) -> bool:
+        asked.append(offset)
+        return asked.count(offset) > 1
+
+    monkeypatch.setattr(sending, "_is_cached", cold_once)
+    assert await fetch(await start(File(tmp_path / "image"), len(content))) == content
+    assert len(set(asked)) == 4
+
+
+async def test_clients_slower_than_the_threads(start: Start, tmp_path: Path) -> None:
+    content = os.urandom(16 << 20)
+    (tmp_path / "image").write_bytes(content)
+
+    async def slowly(url: str) -> bytes:
+        async with ClientSession() as session, session.get(url) as response:
+            parts = []
+            async for part in response.content.iter_chunked(1 << 20):
+                parts.append(part)
+                await asyncio.sleep(0.01)
+            return b"".join(parts)
+
+    urls = [await start(File(tmp_path / "image"), len(content)) for _ in range(6)]
+    assert await asyncio.gather(*map(slowly, urls)) == [content] * 6
 
 
 async def test_a_file_that_was_cut(start: Start, tmp_path: Path) -> None:
@@ -107,8 +136,7 @@ async def test_a_client_that_goes_away(start: Start, tmp_path: Path, caplog: pyt
 
 
 def test_what_is_in_the_page_cache(tmp_path: Path) -> None:
-    (tmp_path / "image").write_bytes(bytes(1 << 20))
+    (tmp_path / "image").write_bytes(bytes(sending.STEP))
     with FileIO(tmp_path / "image", "rb") as file:
-        os.fsync(file.fileno())
-        sending._read_ahead(file, 0, 1 << 20)
-        assert sending._is_cached(file, 0, 1 << 20)
+        sending._read_ahead(file.fileno(), 0, sending.STEP)
+        assert sending._is_cached(file.fileno(), 0, sending.STEP)
