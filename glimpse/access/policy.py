@@ -90,13 +90,14 @@ class _Rules:
         changed, self._texts = texts != self._texts, texts
         everything = " ".join(texts)
         self._named = sorted(set(re.findall(r"%\((\w+)\)s", everything)))
-        self._lasting = "http:" not in everything and "https:" not in everything  # those ask somebody else
+        self._lasting = not re.search(r"\bhttps?:", everything)  # those ask somebody else each time
         self._decisions: dict[Hashable, bool] = {}
         return changed
 
     def allow(self, rule: str, context: Context, target: Mapping[str, Any]) -> bool:
         """What the rule says."""
-        key = (rule, context, *(target.get(name) for name in self._named))
+        # Not with the token: it shall not lie in memory, and another one of the same caller changes nothing.
+        key = (rule, context.without_token(), *(target.get(name) for name in self._named))
         known = self._decisions.get(key) if self._lasting else None
         if known is not None:
             return known

@@ -1,8 +1,8 @@
 """Image bytes to the client: by sendfile where the store has a plain file, else block by block.
 
-Neither the copying nor the disk may hold up the event loop. So one thread of lower priority sends, burst after burst;
-what the page cache does not hold is read by other threads first; and a client that is slower than all that is waited
-for on the loop, where it costs nothing.
+Neither the copying nor the disk may hold up the event loop, so a thread of lower priority sends, burst after burst: one
+for each file system, as more only fight for the interpreter lock, and a mount that hangs holds up nobody but itself. A
+client that is slower than that is waited for on the loop, where it costs nothing.
 """
 
 from __future__ import annotations
@@ -13,29 +13,24 @@ import logging
 import os
 import select
 import threading
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from enum import Enum
 from io import FileIO
-from typing import TypeVar
 
 from aiohttp import web
 
 from glimpse.api.wire import CUT_OFF, REQUEST_ID
 from glimpse.stores.driver import FileReader, Reader
 
-NICENESS = 5  # of the sending thread: records first
+NICENESS = 5  # of the sending threads: records first
 BURST = 64 << 20  # bytes at a time for a single download; many at once share the thread in shorter turns
 SMALLEST_BURST = 1 << 20
-STEP = 1 << 20  # bytes that are looked for in the page cache, and read ahead, at once
-PROBE = 128 << 10  # bytes between two probes of the page cache; the kernel reads ahead in such steps
 CLIENT_MAY_TAKE = 5  # milliseconds to make room, before the thread turns to somebody else
 
 # What asyncio raises when the other side has closed, by the moment at which it notices.
 _CLIENT_GONE = (ConnectionError, RuntimeError)
 
 LOG = logging.getLogger(__name__)
-T = TypeVar("T")
 
 _running = 0
 
@@ -86,32 +81,24 @@ async def _send_file(request: web.BaseRequest, file: FileIO, offset: int, length
         await asyncio.sleep(0.01)
     # A number of our own for the connection: asyncio does not let others wait on its, and may close it meanwhile.
     connection = os.dup(transport.get_extra_info("socket").fileno())
+    sender = _sender(os.fstat(file.fileno()).st_dev)
     end = offset + length
     _running += 1
     try:
         while offset < end:
             stop = min(end, offset + max(BURST // _running, SMALLEST_BURST))
-            offset, pause = await _in_sender(connection, file.fileno(), offset, stop)
-            if pause is Pause.DISK:
-                await _finished(asyncio.to_thread(_read_ahead, file.fileno(), offset, min(STEP, end - offset)))
-            elif pause is Pause.CLIENT:
+            after = await _in_sender(sender, connection, file.fileno(), offset, stop)
+            if after == offset:
                 await _writable(connection)
+            offset = after
     finally:
         _running -= 1
         os.close(connection)
 
 
-class Pause(Enum):
-    """What the sending thread would have had to wait for."""
-
-    NONE = 0
-    CLIENT = 1
-    DISK = 2
-
-
 @functools.cache
-def _sender() -> ThreadPoolExecutor:
-    """The thread of this process, made with the first download (never before the fork)."""
+def _sender(device: int) -> ThreadPoolExecutor:
+    """The thread that sends what lies on a device, made with its first download (so never before the fork)."""
     return ThreadPoolExecutor(1, "send", initializer=_step_back)
 
 
@@ -119,14 +106,9 @@ def _step_back() -> None:
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
-async def _in_sender(connection: int, file: int, offset: int, stop: int) -> tuple[int, Pause]:
-    loop = asyncio.get_running_loop()
-    return await _finished(loop.run_in_executor(_sender(), _send_burst, connection, file, offset, stop))
-
-
-async def _finished(work: Awaitable[T]) -> T:
-    """The result of a thread. It cannot be stopped, so a cancelled task waits for it before anything is closed."""
-    future = asyncio.ensure_future(work)
+async def _in_sender(sender: ThreadPoolExecutor, connection: int, file: int, offset: int, stop: int) -> int:
+    """Send in a thread; where it came to. It cannot be stopped, so a cancelled task waits for it before it goes on."""
+    future = asyncio.get_running_loop().run_in_executor(sender, _send_burst, connection, file, offset, stop)
     try:
         await asyncio.wait([future])
     except asyncio.CancelledError:
@@ -135,42 +117,20 @@ async def _finished(work: Awaitable[T]) -> T:
     return future.result()
 
 
-def _send_burst(connection: int, file: int, offset: int, stop: int) -> tuple[int, Pause]:
-    """Send from `offset` until `stop`, or until something would have to be waited for; where it came to."""
+def _send_burst(connection: int, file: int, offset: int, stop: int) -> int:
+    """Send from `offset` until `stop`, or until the client takes no more; where it came to."""
     began = offset
     while offset < stop:
-        end = min(offset + STEP, stop)
-        if not _is_cached(file, offset, end):
-            return offset, Pause.DISK
-        while offset < end:
-            try:
-                sent = os.sendfile(connection, file, offset, end - offset)
-            except BlockingIOError:
-                if offset == began or not _makes_room(connection):
-                    return offset, Pause.CLIENT
-                continue
-            if not sent:
-                raise EOFError("the file is shorter than it was")
-            offset += sent
-    return offset, Pause.NONE
-
-
-def _is_cached(file: int, offset: int, end: int) -> bool:
-    """Whether this part of the file can be had without the disk; also true behind the end of a file."""
-    probe = [bytearray(1)]
-    try:
-        for position in (*range(offset, end, PROBE), end - 1):
-            os.preadv(file, probe, position, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system that cannot tell (some network ones): the thread has to wait for it
-        return True
-    return True
-
-
-def _read_ahead(file: int, offset: int, size: int) -> None:
-    """Bring a part of the file into the page cache; the bytes themselves are of no interest."""
-    os.pread(file, size, offset)
+        try:
+            sent = os.sendfile(connection, file, offset, stop - offset)
+        except BlockingIOError:
+            if offset == began or not _makes_room(connection):
+                break
+            continue
+        if not sent:
+            raise EOFError("the file is shorter than it was")
+        offset += sent
+    return offset
 
 
 def _makes_room(connection: int) -> bool:

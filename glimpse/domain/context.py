@@ -25,6 +25,13 @@ class Context:
     system_scope: str | None = None
     token: str | None = field(default=None, repr=False)
 
+    def without_token(self) -> tuple[Any, ...]:
+        """Who the caller is, to compare and to remember."""
+        return (
+            self.user_id, self.project_id, self.roles, self.service_roles, self.is_admin, self.user_domain_id,
+            self.project_domain_id, self.domain_id, self.system_scope,
+        )  # fmt: skip
+
     def credentials(self) -> dict[str, Any]:
         """The caller as policy rules know it (oslo.policy: `creds`)."""
         return {

@@ -86,22 +86,6 @@ async def test_a_file(start: Start, tmp_path: Path, size: int) -> None:
     assert await fetch(await start(File(tmp_path / "image"), size)) == content
 
 
-async def test_a_file_that_is_not_in_the_page_cache(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = os.urandom(3 * sending.STEP + 7)
-    (tmp_path / "image").write_bytes(content)
-    asked: list[int] = []
-
-    def cold_once(file: int, offset: int, end: int) -> bool:
-        asked.append(offset)
-        return asked.count(offset) > 1
-
-    monkeypatch.setattr(sending, "_is_cached", cold_once)
-    assert await fetch(await start(File(tmp_path / "image"), len(content))) == content
-    assert len(set(asked)) == 4
-
-
 async def test_clients_slower_than_the_threads(start: Start, tmp_path: Path) -> None:
     content = os.urandom(16 << 20)
     (tmp_path / "image").write_bytes(content)
@@ -133,10 +117,3 @@ async def test_a_client_that_goes_away(start: Start, tmp_path: Path, caplog: pyt
     await asyncio.sleep(0.2)
     assert sending._running == 0
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
-
-
-def test_what_is_in_the_page_cache(tmp_path: Path) -> None:
-    (tmp_path / "image").write_bytes(bytes(sending.STEP))
-    with FileIO(tmp_path / "image", "rb") as file:
-        sending._read_ahead(file.fileno(), 0, sending.STEP)
-        assert sending._is_cached(file.fileno(), 0, sending.STEP)
