@@ -1,4 +1,4 @@
-"""Who may do what: Glance's rules and defaults on oslo.policy, with the operator's policy.yaml on top."""
+"""Who may do what: the rules of `access.rules` on oslo.policy, with the operator's policy.yaml on top."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from oslo_config import cfg
 from oslo_policy import opts as policy_opts
 from oslo_policy import policy as oslo_policy
 
+from glimpse.access import rules
 from glimpse.domain.context import Context
 from glimpse.domain.record import Image
 from glimpse.errors import Forbidden, NotFound, SettingsError
@@ -21,47 +22,6 @@ LOG = logging.getLogger(__name__)
 
 DECISIONS = 20_000  # kept per worker
 RELOAD_CHECK = 1.0  # seconds between looks at the policy files; a changed file counts without a restart
-
-_ADMIN = "rule:context_is_admin"
-_MEMBER = f"{_ADMIN} or (role:member and project_id:%(project_id)s)"
-_READER = f"{_ADMIN} or (role:reader and project_id:%(project_id)s)"
-_CREATE = f"{_ADMIN} or (role:member and project_id:%(project_id)s and project_id:%(owner)s)"
-_SEEN = (
-    "(project_id:%(project_id)s or project_id:%(member_id)s or 'community':%(visibility)s"
-    " or 'public':%(visibility)s or 'shared':%(visibility)s)"
-)
-
-# name: (check, has an older and wider default that enforce_new_defaults = false brings back)
-IMAGE_RULES: Mapping[str, tuple[str, bool]] = {
-    "add_image": (_CREATE, True),
-    "delete_image": (_MEMBER, True),
-    "get_image": (f"{_ADMIN} or (role:reader and {_SEEN})", True),
-    "get_images": (_READER, True),
-    "modify_image": (_MEMBER, True),
-    "publicize_image": (_ADMIN, False),
-    "communitize_image": (_MEMBER, True),
-    "download_image": (f"{_ADMIN} or (role:member and {_SEEN})", True),
-    "upload_image": (_MEMBER, True),
-}
-
-
-def rules() -> list[oslo_policy.RuleDefault]:
-    """Every rule of the calls that exist, for the enforcer and for oslo.policy's own tools."""
-    plain = [
-        oslo_policy.RuleDefault("default", ""),
-        oslo_policy.RuleDefault("context_is_admin", "role:admin"),
-        oslo_policy.RuleDefault("service_api", "role:service or role:admin"),
-    ]
-    return plain + [_image_rule(name, check, old) for name, (check, old) in IMAGE_RULES.items()]
-
-
-def _image_rule(name: str, check: str, old: bool) -> oslo_policy.RuleDefault:
-    before = None
-    if old:
-        before = oslo_policy.DeprecatedRule(
-            name, "rule:default", deprecated_reason="Defaults follow roles and projects.", deprecated_since="Yoga"
-        )
-    return oslo_policy.RuleDefault(name, check, scope_types=["project"], deprecated_rule=before)
 
 
 class _Rules:
@@ -75,7 +35,7 @@ class _Rules:
         self._enforcer = oslo_policy.Enforcer(conf)
         self._enforcer.suppress_deprecation_warnings = True
         self._enforcer.suppress_default_change_warnings = True
-        self._enforcer.register_defaults(rules())
+        self._enforcer.register_defaults(rules.defaults())
         self._texts: list[str] = []
         self.load()
 

@@ -1,4 +1,4 @@
-"""The records: images and where their bytes are. Frozen values; a change makes a new one."""
+"""The records: images, where their bytes are, with whom they are shared, tasks. Frozen; a change makes a new one."""
 
 from __future__ import annotations
 
@@ -52,3 +52,40 @@ class Image:
     def with_(self, **changes: Any) -> Image:
         """A copy with other values."""
         return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A project with which a shared image is shared (API reference, Sharing; table `image_members`).
+
+    `status` is pending, accepted or rejected; times as in `Image`.
+    """
+
+    image_id: str
+    member_id: str
+    status: str
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Work on an image that goes on after the call that asked for it (tables `tasks` and `task_info`).
+
+    `type` is import, api_image_import or location_import; `status` pending, processing, success or failure. Times are
+    UTC without zone. `input` and `result` are JSON objects, `message` is a text for people.
+    """
+
+    id: str
+    type: str
+    status: str
+    owner: str
+    created_at: datetime
+    updated_at: datetime
+    image_id: str | None = None
+    request_id: str | None = None
+    user_id: str | None = None
+    expires_at: datetime | None = None
+    input: Mapping[str, Any] | None = None
+    result: Mapping[str, Any] | None = None
+    message: str = ""

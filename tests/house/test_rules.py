@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from glimpse.access.policy import IMAGE_RULES
+from glimpse.access.rules import RULES
 from glimpse.api.routes import ROUTES, Route, Router
 from glimpse.errors import GlimpseError, MethodNotAllowed, NotFound
 
@@ -20,7 +20,7 @@ SOURCES = sorted((ROOT / "glimpse").rglob("*.py"))
 def test_every_url_is_found_and_names_a_known_rule(route: Route) -> None:
     path = re.sub(r"\{\w+\}", "x", route.path)
     assert Router().find(route.method, path)[0] is route
-    assert route.policy == "" or route.policy in IMAGE_RULES
+    assert route.policy == "" or route.policy in RULES
     assert (route.record is None) != (route.data is None)
 
 

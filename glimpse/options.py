@@ -1,0 +1,94 @@
+"""Every option of the service itself: name, type, default, and the old names that configuration files still use.
+
+Names, sections, types and defaults are those of Glance 2026.2 (configuration reference). `settings` reads them; the
+options of a store driver are in the driver, those of libraries in the libraries.
+"""
+
+from __future__ import annotations
+
+from oslo_config import cfg, types
+
+_BIG = 2**63
+
+DEFAULT_OPTS: list[cfg.Opt] = [
+    cfg.HostAddressOpt("bind_host", help="Address to listen on; without it 0.0.0.0, or 127.0.0.1 without a flavor"),
+    cfg.PortOpt("bind_port", default=9292, help="Port to listen on"),
+    cfg.IntOpt("backlog", default=4096, min=1, help="Connections that may wait to be accepted"),
+    cfg.IntOpt("workers", min=0, help="Worker processes; without it one per processor, and 0 counts as 1"),
+    cfg.IntOpt("record_threads", default=3, min=1, max=64, help="Threads per worker for SQL, policy and JSON"),
+    cfg.IntOpt("graceful_shutdown_timeout", default=60, min=0,
+               help="Seconds that running transfers get to finish after SIGTERM or SIGHUP; 0 for no limit"),
+    cfg.IntOpt("client_socket_timeout", default=900, min=0,
+               help="Seconds without a byte from or to a client before it counts as gone; 0 for no limit"),
+    cfg.BoolOpt("allow_unauthenticated_network", default=False,
+                help="Let a service without a flavor, where everybody is admin, listen on more than loopback"),
+    cfg.StrOpt("http_basic_auth_user_file", default="/etc/glance/htpasswd",
+               help="For flavor http_basic: lines of user:bcrypt-hash[:project[:role,role]]"),
+    cfg.StrOpt("public_endpoint", help="Base of the links in version documents; without it the request's own host"),
+    cfg.IntOpt("limit_param_default", default=25, min=1),
+    cfg.IntOpt("api_limit_max", default=1000, min=1),
+    cfg.BoolOpt("allow_anonymous_access", default=False),
+    cfg.IntOpt("max_request_id_length", default=64, min=0),
+    cfg.IntOpt("image_property_quota", default=128),
+    cfg.IntOpt("image_tag_quota", default=128),
+    cfg.IntOpt("image_member_quota", default=128),
+    cfg.IntOpt("image_location_quota", default=10),
+    cfg.IntOpt("image_size_cap", default=2**40, min=1, max=_BIG),
+    cfg.BoolOpt("delayed_delete", default=False),
+    cfg.StrOpt("metadata_encryption_key", secret=True),
+    cfg.StrOpt("property_protection_file"),
+    cfg.StrOpt("property_protection_rule_format", default="roles", choices=["roles", "policies"]),
+    cfg.BoolOpt("do_secure_hash", default=True),
+    cfg.IntOpt("http_retries", default=3, min=0),
+    cfg.StrOpt("default_publisher_id", default="image.localhost"),
+    cfg.ListOpt("disabled_notifications", default=[]),
+    cfg.BoolOpt("use_keystone_limits", default=False),
+    cfg.StrOpt("user_storage_quota", default="0"),
+    cfg.BoolOpt("show_image_direct_url", default=False),
+    cfg.BoolOpt("show_multiple_locations", default=False),
+    cfg.StrOpt("hashing_algorithm", default="sha512"),
+    cfg.ListOpt("enabled_import_methods", bounds=True, default=["glance-direct", "web-download", "copy-image"],
+                item_type=types.String(choices=["glance-direct", "web-download", "copy-image", "glance-download"])),
+    cfg.StrOpt("image_cache_dir"),
+    cfg.DictOpt("enabled_backends"),
+]  # fmt: skip
+
+DATABASE_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("connection", secret=True, deprecated_opts=[
+        cfg.DeprecatedOpt("sql_connection", group="DEFAULT"), cfg.DeprecatedOpt("sql_connection", group="database"),
+        cfg.DeprecatedOpt("connection", group="sql")]),
+    cfg.StrOpt("connection_parameters", default=""),
+    cfg.IntOpt("max_pool_size", default=5, min=0),
+    cfg.IntOpt("max_overflow", default=50, min=-1),
+    cfg.IntOpt("pool_timeout", default=30, min=0),
+    cfg.IntOpt("connection_recycle_time", default=3600, min=-1),
+    cfg.IntOpt("max_retries", default=10, min=-1, help="Tries of a command to reach the database at its start"),
+    cfg.IntOpt("retry_interval", default=10, min=0),
+    cfg.StrOpt("mysql_sql_mode", default="TRADITIONAL"),
+    cfg.IntOpt("mysql_wsrep_sync_wait"),
+]  # fmt: skip
+
+FORMAT_OPTS: list[cfg.Opt] = [
+    cfg.ListOpt("container_formats", default=["ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"],
+                deprecated_opts=[cfg.DeprecatedOpt("container_formats", group="DEFAULT")]),
+    cfg.ListOpt("disk_formats",
+                default=["ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"],
+                deprecated_opts=[cfg.DeprecatedOpt("disk_formats", group="DEFAULT")]),
+    cfg.BoolOpt("require_image_format_match", default=True),
+    cfg.ListOpt("gpt_safety_checks_nonfatal", default=[]),
+]  # fmt: skip
+
+GLANCE_STORE_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("default_backend"),
+    cfg.StrOpt("default_store", default="file"),
+    cfg.ListOpt("stores", default=["file", "http"]),
+]
+
+STORE_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("store_description", default=""),
+    cfg.IntOpt("weight", default=0),
+]
+
+HEALTHCHECK_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("disable_by_file_path", default="/etc/glance/healthcheck_disable"),
+]
