@@ -13,6 +13,7 @@ from aiohttp import web
 
 from glimpse.access.auth import Auth, Call, open_auth
 from glimpse.access.policy import Policy
+from glimpse.access.protection import Protection
 from glimpse.api import wire
 from glimpse.api.image_data import ImageDataCalls, body_blocks
 from glimpse.api.images import ImageCalls
@@ -22,7 +23,7 @@ from glimpse.api.wire import Reply, Request
 from glimpse.db.engine import Database
 from glimpse.domain.context import Context
 from glimpse.domain.schema import ImageSchema
-from glimpse.errors import GlimpseError, NotImplementedMethod, TooLarge, Unavailable
+from glimpse.errors import GlimpseError, NotImplementedMethod, SettingsError, TooLarge, Unavailable
 from glimpse.images.data import ImageData
 from glimpse.images.manage import Records
 from glimpse.settings import Settings
@@ -44,6 +45,7 @@ class Foundation:
     settings: Settings
     policy: Policy
     schema: ImageSchema
+    protection: Protection
     auth: Auth
 
 
@@ -52,8 +54,12 @@ def lay_foundation(settings: Settings) -> Foundation:
     policy = Policy(settings.conf)
     open_stores(settings)
     Database(settings.database, settings.record_threads).close()
-    schema = ImageSchema(settings.formats.container_formats, settings.formats.disk_formats)
-    return Foundation(settings, policy, schema, open_auth(settings, policy))
+    formats, extra = settings.formats, settings.image_schema
+    try:
+        schema = ImageSchema(formats.container_formats, formats.disk_formats, extra.properties, extra.required)
+    except ValueError as error:
+        raise SettingsError(f"schema-image.json: {error}") from error
+    return Foundation(settings, policy, schema, Protection(settings, policy), open_auth(settings, policy))
 
 
 class Application:
@@ -65,7 +71,7 @@ class Application:
         self._auth = foundation.auth
         self._database = Database(settings.database, settings.record_threads)
         self._stores: Stores = open_stores(settings)
-        records = Records(settings, self._database, foundation.policy, foundation.schema)
+        records = Records(settings, self._database, foundation.policy, foundation.schema, foundation.protection)
         self._data = ImageData(settings, self._database, foundation.policy, self._stores)
         self._operator = OperatorCalls(settings, foundation.schema)
         self._calls = Calls(

@@ -14,12 +14,15 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import itertools
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 from oslo_config import cfg, types
 from oslo_log import log as oslo_log
 
@@ -83,6 +86,14 @@ class FormatSettings:
 
 
 @dataclass(frozen=True)
+class ImageSchemaSettings:
+    """`schema-image.json`: properties that the operator describes, and those that every new image must have."""
+
+    properties: Mapping[str, Mapping[str, Any]]
+    required: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole configuration as the service uses it. Sizes in bytes, times in seconds."""
 
@@ -121,6 +132,7 @@ class Settings:
     cache_api: bool
     database: DatabaseSettings
     formats: FormatSettings
+    image_schema: ImageSchemaSettings
     stores: tuple[StoreSettings, ...]
     default_store: str
     multi_store: bool
@@ -198,10 +210,9 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
     paste = _read(conf, "paste_deploy", [cfg.StrOpt("flavor", default="")])
     health = _read(conf, "healthcheck", HEALTHCHECK_OPTS)
     proxy = _read(conf, "oslo_middleware", [cfg.BoolOpt("enable_proxy_headers_parsing", default=False)])
-    for name in ("metadata_encryption_key", "property_protection_file"):
-        # Going on without them would leave in the clear what an operator wanted protected.
-        if default[name]:
-            raise _refuse(conf, "DEFAULT", name, "is not supported yet; allowed: nothing")
+    if default["metadata_encryption_key"]:
+        # Going on without it would leave in the clear what an operator wanted protected.
+        raise _refuse(conf, "DEFAULT", "metadata_encryption_key", "is not supported yet; allowed: nothing")
     flavor = _flavor(conf, paste["flavor"] or "")
     host = _bind_host(conf, flavor, default)
     stores, default_store = _stores(conf, default["enabled_backends"])
@@ -221,6 +232,7 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
         cache_api=bool(default["image_cache_dir"]),
         database=database_settings(conf),
         formats=_formats(conf),
+        image_schema=_image_schema(conf),
         stores=stores,
         default_store=default_store,
         multi_store=bool(default["enabled_backends"]),
@@ -314,6 +326,26 @@ def _formats(conf: cfg.ConfigOpts) -> FormatSettings:
         require_match=values["require_image_format_match"],
         gpt_checks_nonfatal=frozenset(values["gpt_safety_checks_nonfatal"]),
     )
+
+
+def _image_schema(conf: cfg.ConfigOpts) -> ImageSchemaSettings:
+    """The operator's `schema-image.json` from the configuration directories: a map of properties, or one with
+    `properties` and `required`. None is fine.
+    """
+    path = conf.find_file("schema-image.json")
+    if path is None:
+        return ImageSchemaSettings({}, ())
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        extended = isinstance(document.get("properties"), dict) and "type" not in document["properties"]
+        properties = document["properties"] if extended else document
+        required = tuple(document.get("required", ())) if extended else ()
+        jsonschema_rs.Draft7Validator({"properties": properties, "required": list(required)})
+    except (OSError, ValueError, AttributeError, TypeError, jsonschema_rs.ValidationError) as error:
+        raise SettingsError(
+            f"{path}: is not a map of JSON Schemas by property name: {_one_line(str(error))}"
+        ) from error
+    return ImageSchemaSettings(properties, required)
 
 
 def _stores(conf: cfg.ConfigOpts, backends: Mapping[str, str] | None) -> tuple[tuple[StoreSettings, ...], str]:

@@ -54,6 +54,10 @@ class _Rules:
         self._decisions: dict[Hashable, bool] = {}
         return changed
 
+    def has(self, rule: str) -> bool:
+        """Whether the rule is there, by default or in the operator's file."""
+        return rule in self._enforcer.rules.keys()  # noqa: SIM118 - `in` alone asks for the default rule
+
     def allow(self, rule: str, context: Context, target: Mapping[str, Any]) -> bool:
         """What the rule says."""
         # Not with the token: it shall not lie in memory, and another one of the same caller changes nothing.
@@ -101,6 +105,11 @@ class Policy:
         """Whether the rule lets the caller do this to the target."""
         self._reload()
         return self._rules.allow(rule, context, target)
+
+    def knows(self, rule: str) -> bool:
+        """Whether there is a rule of that name; oslo.policy takes `default`, which lets everybody in, for others."""
+        self._reload()
+        return self._rules.has(rule)
 
     def require(self, rule: str, context: Context, target: Mapping[str, Any]) -> None:
         """Raise `Forbidden` when the rule refuses."""

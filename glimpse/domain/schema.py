@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jsonschema_rs
@@ -138,10 +139,24 @@ def collection_schema(name: str, item: Schema) -> Schema:
 class ImageSchema:
     """The image schema of one configuration: as documents to publish, and compiled to validate with."""
 
-    def __init__(self, container_formats: Sequence[str], disk_formats: Sequence[str]) -> None:
+    def __init__(
+        self,
+        container_formats: Sequence[str],
+        disk_formats: Sequence[str],
+        custom: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+        required: Sequence[str] = (),
+    ) -> None:
+        """`custom` are the operator's own properties, `required` those that a new image must have.
+
+        Raises `ValueError` for a custom property with the name of a base one.
+        """
         base = base_properties(container_formats, disk_formats)
-        self.image = image_schema(base)
+        if taken := sorted(base.keys() & custom.keys()):
+            raise ValueError(f"{taken[0]} is an attribute of every image and cannot be described anew")
+        base |= {name: {**schema, "is_base": False} for name, schema in custom.items()}
+        self.image = image_schema(base) | ({"required": list(required)} if required else {})
         self.images = collection_schema("images", self.image)
+        self._custom = frozenset(custom)
         self._whole = jsonschema_rs.Draft7Validator(self.image)
         self._single = {name: jsonschema_rs.Draft7Validator(schema) for name, schema in base.items()}
         self._extra = jsonschema_rs.Draft7Validator({"type": "string"})
@@ -156,7 +171,7 @@ class ImageSchema:
             raise _mismatch(error) from error
         except ValueError as error:  # nested too deeply to be looked at
             raise BadRequest("Provided object does not match schema 'image': it is nested too deeply") from error
-        return {key: _storable(key, value) for key, value in body.items()}
+        return {key: self._as_kept(key, value) for key, value in body.items()}
 
     def validate_value(self, name: str, value: Any) -> Any:
         """One property on its own, as PATCH changes it, checked. Raises `BadRequest`."""
@@ -166,6 +181,11 @@ class ImageSchema:
             raise _mismatch(error) from error
         except ValueError as error:
             raise BadRequest("Provided object does not match schema 'image': it is nested too deeply") from error
+        return self._as_kept(name, value)
+
+    def _as_kept(self, name: str, value: Any) -> Any:
+        if name in self._custom and value is not None and not isinstance(value, str):
+            value = str(value)  # properties are text, whatever type the operator's schema gives them
         return _storable(name, value)
 
 

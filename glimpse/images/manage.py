@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glimpse.access.policy import Policy, image_target, require_owner
+from glimpse.access.protection import Protection
 from glimpse.db import image_query, images
 from glimpse.db.engine import Connection, Database
 from glimpse.db.image_query import ImageQuery
@@ -34,6 +35,7 @@ class Records:
     database: Database
     policy: Policy
     schema: ImageSchema
+    protection: Protection
 
     def create(self, context: Context, body: Any) -> Image:
         """Register an image without data (API reference, Create image).
@@ -46,18 +48,20 @@ class Records:
         self._check_properties(image, None)
         if context.read_only:
             raise Forbidden("Anonymous callers may only read.")
+        for name in image.properties:
+            self.protection.require("create", name, context)
         target = {"owner": image.owner, "project_id": image.owner, "visibility": image.visibility, **image.properties}
         self.policy.require("add_image", context, target)
         if rule := _VISIBILITY_RULES.get(image.visibility):
             self.policy.require(rule, context, target)
         self.database.write(lambda connection: images.insert(connection, image))
-        return image
+        return self._as_seen(image, context)
 
     def show(self, context: Context, image_id: str) -> Image:
         """One image as the caller may see it. Raises `NotFound`."""
         image = self.database.read(lambda connection: images.get(connection, image_id, context))
         self.policy.require_for_image("get_image", context, image)
-        return _as_seen(image, context)
+        return self._as_seen(image, context)
 
     def find(self, context: Context, query: Callable[[Connection], ImageQuery]) -> tuple[list[Image], bool]:
         """A page of images, and whether another one may follow.
@@ -72,7 +76,7 @@ class Records:
 
         found, limit = self.database.read(page)
         seen = [image for image in found if self.policy.allows("get_image", context, image_target(image))]
-        return [_as_seen(image, context) for image in seen], len(found) == limit
+        return [self._as_seen(image, context) for image in seen], len(found) == limit
 
     def marker(self, connection: Connection, context: Context, image_id: str) -> Image:
         """The image behind which a page goes on. Raises `BadRequest` (unknown), `Forbidden` (not for the caller)."""
@@ -100,14 +104,26 @@ class Records:
                 return before
             self.policy.require_for_image("modify_image", context, before)
             require_owner(context, before)
-            after = patch.apply(before, changes, self.schema, context.is_admin)
+            seen = self.protection.readable(before, context)
+            after = patch.apply(seen, changes, self.schema, context.is_admin)
+            self.protection.require_changes(changes, seen, context)
+            if seen.properties != before.properties:
+                # What the caller may not read stays, unless it was just replaced.
+                hidden = {name: value for name, value in before.properties.items() if name not in seen.properties}
+                after = after.with_(properties={**hidden, **after.properties})
             self._check_visibility(context, changes, after)
             self._check_properties(after, before)
             after = after.with_(updated_at=lifecycle.now())
             images.update(connection, before, after)
             return after
 
-        return _as_seen(self.database.write(work), context)
+        return self._as_seen(self.database.write(work), context)
+
+    def _as_seen(self, image: Image, context: Context) -> Image:
+        """Without what the caller may not read; locations of a deactivated image are for admins only."""
+        if image.status == "deactivated" and not context.is_admin:
+            image = image.with_(locations=())
+        return self.protection.readable(image, context)
 
     def _check_visibility(self, context: Context, changes: list[patch.Change], after: Image) -> None:
         if any(change.name == "visibility" for change in changes):
@@ -174,10 +190,3 @@ def _from_body(body: dict[str, Any], context: Context) -> Image:
         properties=extra,
         **known,
     )
-
-
-def _as_seen(image: Image, context: Context) -> Image:
-    """Locations of a deactivated image are for admins only."""
-    if image.status == "deactivated" and not context.is_admin:
-        return image.with_(locations=())
-    return image

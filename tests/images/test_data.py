@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from glimpse.access.policy import Policy
+from glimpse.access.protection import Protection
 from glimpse.db import images
 from glimpse.db.engine import Connection, Database
 from glimpse.db.schema import Schema
@@ -61,7 +62,7 @@ def data(settings: Settings, database: Database) -> ImageData:
 def records(settings: Settings, data: ImageData) -> Records:
     formats = settings.formats
     schema = ImageSchema(formats.container_formats, formats.disk_formats)
-    return Records(settings, data.database, data.policy, schema)
+    return Records(settings, data.database, data.policy, schema, Protection(settings, data.policy))
 
 
 @pytest.fixture
