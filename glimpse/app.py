@@ -17,6 +17,7 @@ from glimpse.access.protection import Protection
 from glimpse.api import wire
 from glimpse.api.image_data import ImageDataCalls, body_blocks
 from glimpse.api.images import ImageCalls
+from glimpse.api.info import InfoCalls
 from glimpse.api.operator import OperatorCalls, unexpected
 from glimpse.api.routes import Calls, Route, Router
 from glimpse.api.wire import Reply, Request
@@ -77,6 +78,7 @@ class Application:
         self._calls = Calls(
             images=ImageCalls(settings, records, self._stores),
             image_data=ImageDataCalls(settings, self._database, records, self._data),
+            info=InfoCalls(settings, foundation.policy, self._stores),
             operator=self._operator,
         )
         self._router = Router()

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from glimpse.api.image_data import ImageDataCalls
 from glimpse.api.images import ImageCalls
+from glimpse.api.info import InfoCalls
 from glimpse.api.operator import OperatorCalls
 from glimpse.api.wire import Reply, Request
 from glimpse.errors import MethodNotAllowed, NotFound
@@ -23,6 +24,7 @@ class Calls:
 
     images: ImageCalls
     image_data: ImageDataCalls
+    info: InfoCalls
     operator: OperatorCalls
 
 
@@ -61,6 +63,10 @@ ROUTES: tuple[Route, ...] = (
           data=lambda calls: calls.image_data.download),
     Route("PUT", "/v2/images/{image_id}/file", "upload_image", "2.0", data=lambda calls: calls.image_data.upload,
           takes_body=True),
+    Route("GET", "/v2/info/import", "", "2.6", lambda calls: calls.info.import_methods),
+    Route("GET", "/v2/info/stores", "", "2.8", lambda calls: calls.info.list_stores),
+    Route("GET", "/v2/info/stores/detail", "stores_info_detail", "2.13",
+          lambda calls: calls.info.list_stores_in_detail),
     Route("GET", "/v2/schemas/image", "", "2.0", lambda calls: calls.operator.image_schema),
     Route("GET", "/v2/schemas/images", "", "2.0", lambda calls: calls.operator.images_schema),
 )  # fmt: skip

@@ -67,6 +67,7 @@ class Store(Protocol):
     """One configured store. Safe for any number of calls at once within one event loop."""
 
     facts: Facts
+    details: Mapping[str, Any]  # what admins may read of its configuration (stores/detail): never a secret
 
     async def put(self, image_id: str, blocks: AsyncIterator[bytes], size: int | None) -> Stored:
         """Keep the bytes of an image: all of them, durable when this returns, or none.

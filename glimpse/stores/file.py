@@ -59,6 +59,11 @@ class FileStore:
     def __init__(self, options: Mapping[str, Any], where: str) -> None:
         """Create missing directories. `where` names the section for `SettingsError`."""
         self._directories = _directories(options, where)
+        self.details = {
+            "data_dir": options["filesystem_store_datadir"],
+            "chunk_size": options["filesystem_store_chunk_size"],
+            "thin_provisioning": options["filesystem_thin_provisioning"],
+        }
         self._mode = _mode(options["filesystem_store_file_perm"], where)
         self._metadata = _metadata(options["filesystem_store_metadata_file"], where)
         self._hole = options["filesystem_store_chunk_size"] if options["filesystem_thin_provisioning"] else 0

@@ -29,6 +29,7 @@ class HttpStore:
     facts = Facts("http", ("http", "https"), writable=False, ranges=False)
 
     def __init__(self, options: Mapping[str, Any], where: str) -> None:
+        self.details: Mapping[str, Any] = {}
         self._proxies: Mapping[str, str] = options["http_proxy_information"]
         self._ca_file: str | None = options["https_ca_certificates_file"]
         # As for Glance, a file of certificates wins over the switch.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ class ConfiguredStore:
     id: str
     weight: int
     store: Store
+    description: str = ""
 
 
 class Stores:
@@ -42,6 +43,10 @@ class Stores:
         self._by_id = {store.id: store for store in stores}
         self.default = self._by_id[default]
         self.multi = multi
+
+    def __iter__(self) -> Iterator[ConfiguredStore]:
+        """In the order of `enabled_backends`."""
+        return iter(self._by_id.values())
 
     @property
     def ids(self) -> list[str]:
@@ -82,5 +87,5 @@ def open_stores(settings: Settings) -> Stores:
     for store in settings.stores:
         options, driver = DRIVERS[store.type]
         values = settings.group(store.group, options, fallback)
-        made.append(ConfiguredStore(store.id, store.weight, driver(values, f"[{store.group}]")))
+        made.append(ConfiguredStore(store.id, store.weight, driver(values, f"[{store.group}]"), store.description))
     return Stores(made, settings.default_store, settings.multi_store)
