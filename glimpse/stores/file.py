@@ -59,7 +59,7 @@ class FileStore:
     def __init__(self, options: Mapping[str, Any], where: str) -> None:
         """Create missing directories. `where` names the section for `SettingsError`."""
         self._directories = _directories(options, where)
-        self.details = {
+        self.details: Mapping[str, Any] = {
             "data_dir": options["filesystem_store_datadir"],
             "chunk_size": options["filesystem_store_chunk_size"],
             "thin_provisioning": options["filesystem_thin_provisioning"],
