@@ -15,6 +15,7 @@ from glimpse.access.auth import Auth, Call, open_auth
 from glimpse.access.policy import Policy
 from glimpse.access.protection import Protection
 from glimpse.api import wire
+from glimpse.api.cors import Cors
 from glimpse.api.image_data import ImageDataCalls, body_blocks
 from glimpse.api.images import ImageCalls
 from glimpse.api.info import InfoCalls
@@ -82,6 +83,7 @@ class Application:
             operator=self._operator,
         )
         self._router = Router()
+        self._cors = Cors(settings.conf)
         self._accepted = self._operator.accepted()
         self._identity_threads = ThreadPoolExecutor(IDENTITY_THREADS, "identity")
         self._identifying = 0
@@ -120,6 +122,7 @@ class Application:
         incoming[wire.REQUEST_ID] = wire.request_id(
             incoming.headers.get("X-Openstack-Request-Id"), self.settings.max_request_id_length
         )
+        incoming[wire.CORS_HEADERS] = self._cors.headers(incoming.method, incoming.headers)
         reply = await self._answer(incoming)
         response = reply if isinstance(reply, web.StreamResponse) else _respond(incoming, reply)
         if self.draining:
@@ -140,6 +143,8 @@ class Application:
     async def _route(self, incoming: web.BaseRequest) -> Reply | web.StreamResponse:
         """Version negotiation (spec 1.0.1), then identity, then the table of URLs."""
         path = incoming.path
+        if incoming.method == "OPTIONS":
+            return Reply(200)  # the headers say the rest
         if incoming.method not in METHODS:
             raise NotImplementedMethod(f"The method {incoming.method} is not known.")
         first, _, rest = path[1:].partition("/")
@@ -192,8 +197,9 @@ def _base(incoming: web.BaseRequest, behind_proxy: bool) -> str:
     """scheme://host as the client sees it; only a proxy that we were told of may say otherwise."""
     scheme, host, prefix = incoming.scheme, incoming.host, ""
     if behind_proxy:
-        scheme = incoming.headers.get("X-Forwarded-Proto", scheme)
-        host = incoming.headers.get("X-Forwarded-Host", host)
+        named = incoming.forwarded[0] if incoming.forwarded else {}  # RFC 7239
+        scheme = named.get("proto") or incoming.headers.get("X-Forwarded-Proto") or scheme
+        host = named.get("host") or incoming.headers.get("X-Forwarded-Host") or host
         prefix = incoming.headers.get("X-Forwarded-Prefix", "").rstrip("/")
     return f"{scheme}://{host}{prefix}"
 
@@ -210,7 +216,7 @@ async def _body(incoming: web.BaseRequest) -> bytes:
 
 
 def _respond(incoming: web.BaseRequest, reply: Reply) -> web.Response:
-    headers = {**reply.headers, **wire.every_reply(incoming[wire.REQUEST_ID])}
+    headers = {**reply.headers, **wire.every_reply(incoming)}
     if reply.content_type is not None:
         headers["Content-Type"] = f"{reply.content_type}; charset=UTF-8"
     if incoming.method == "HEAD":

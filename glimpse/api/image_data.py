@@ -11,7 +11,7 @@ from aiohttp import HttpVersion11, web
 from aiohttp.web_exceptions import HTTPException
 
 from glimpse.api.sending import send
-from glimpse.api.wire import NO_CONTENT, REQUEST_ID, Reply, Request, every_reply
+from glimpse.api.wire import NO_CONTENT, Reply, Request, every_reply
 from glimpse.db.engine import Database
 from glimpse.domain.record import Image
 from glimpse.errors import BadRequest, RangeNotSatisfiable, Unavailable, UnsupportedMediaType
@@ -51,7 +51,7 @@ class ImageDataCalls:
         try:
             size = _size(image, reader)
             wanted = _range(request, size)
-            headers = {"Content-Type": BYTES_TYPE, **every_reply(incoming[REQUEST_ID])}
+            headers = {"Content-Type": BYTES_TYPE, **every_reply(incoming)}
             if image.checksum:
                 headers["Content-MD5"] = image.checksum
             if wanted is None:

@@ -18,6 +18,7 @@ from glimpse.errors import BadRequest, GlimpseError, HeadersTooLarge
 
 # What is noted on a request while it is answered.
 REQUEST_ID = web.RequestKey("request_id", str)
+CORS_HEADERS = web.RequestKey("cors_headers", dict[str, str])  # for the browser of a page from elsewhere
 CALLER = web.RequestKey("caller", Context)
 CUT_OFF = web.RequestKey("cut_off", bool)  # a download that did not get to its end
 
@@ -72,9 +73,9 @@ def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None 
 NO_CONTENT = Reply(204)
 
 
-def every_reply(request_id: str) -> dict[str, str]:
+def every_reply(incoming: web.BaseRequest) -> dict[str, str]:
     """Headers of whatever goes back. Versions of what we run on are nobody's business."""
-    return {"x-openstack-request-id": request_id, "Server": "glimpse"}
+    return {"x-openstack-request-id": incoming[REQUEST_ID], "Server": "glimpse", **incoming[CORS_HEADERS]}
 
 
 def error_reply(error: GlimpseError, accept: str | None) -> Reply:
