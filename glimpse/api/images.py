@@ -7,22 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode
 
 from multidict import MultiMapping
 
+from glimpse.api import parameters
 from glimpse.api.wire import Reply, Request, json_reply
 from glimpse.db.engine import Connection
 from glimpse.db.image_query import OPERATORS, SORT_KEYS, ImageQuery
 from glimpse.domain import patch
 from glimpse.domain.context import Context
 from glimpse.domain.record import Image
-from glimpse.domain.schema import INT_MAX, is_storable
+from glimpse.domain.schema import INT_MAX
 from glimpse.errors import BadRequest, UnsupportedMediaType
 from glimpse.images.manage import Records
 from glimpse.settings import Settings
 from glimpse.stores.registry import Stores
 
+_PATH = "/v2/images"
 # Marks of the service on an image that are nobody else's business.
 _HIDDEN = frozenset({"os_glance_stage_host", "os_glance_hash_op_host", "os_glance_upload_lease"})
 
@@ -54,11 +55,11 @@ class ImageCalls:
         found, more = self.records.find(request.context, self._query(request))
         document: dict[str, Any] = {
             "images": [self.body(image) for image in found],
-            "first": _link(request.query),
+            "first": parameters.page_link(_PATH, request.query),
             "schema": "/v2/schemas/images",
         }
         if more and found:
-            document["next"] = _link(request.query, found[-1].id)
+            document["next"] = parameters.page_link(_PATH, request.query, found[-1].id)
         return json_reply(document)
 
     def update(self, request: Request) -> Reply:
@@ -128,14 +129,6 @@ class ImageCalls:
         return complete
 
 
-def _link(query: MultiMapping[str], marker: str | None = None) -> str:
-    """A page's link, with every parameter of the call; repeated ones stay repeated."""
-    pairs = [(name, value) for name, value in query.items() if name != "marker"]
-    if marker is not None:
-        pairs.append(("marker", marker))
-    return f"/v2/images?{urlencode(pairs)}" if pairs else "/v2/images"
-
-
 MOST_FILTERS = 128  # more would be longer than some databases read
 _TEXT_FILTERS = ("name", "id", "status", "container_format", "disk_format")
 _EXACT_FILTERS = ("checksum", "os_hash_value", "os_hash_algo", "owner")
@@ -151,14 +144,13 @@ class _Parameters:
     """The query parameters of a list call, checked. Raises `BadRequest` with the parameter's name."""
 
     def __init__(self, query: MultiMapping[str], settings: Settings) -> None:
-        if not all(is_storable(text) for pair in query.items() for text in pair):
-            raise BadRequest("Characters U+10000 and above, NUL and lone surrogates are not supported")
-        self.limit = _limit(query, settings)
+        parameters.check_storable(query)
+        self.limit = parameters.limit(query, settings)
         self.marker = query.get("marker")
         self.sort = _sort(query)
         self.tags = [tag.strip() for tag in query.getall("tag", [])]
-        self.visibility = _one_of(query, "visibility", _VISIBILITIES)
-        self.member_status = _one_of(query, "member_status", _MEMBER_STATUSES) or "accepted"
+        self.visibility = parameters.one_of(query, "visibility", _VISIBILITIES)
+        self.member_status = parameters.one_of(query, "member_status", _MEMBER_STATUSES) or "accepted"
         self.os_hidden = _boolean(query.get("os_hidden", "false").lower(), "os_hidden")
         self.columns: list[tuple[str, str, Any]] = []
         self.properties: dict[str, str] = {}
@@ -186,46 +178,23 @@ class _Parameters:
         elif name in _EXACT_FILTERS:
             self.columns.append((name, "eq", value))
         elif name in _NUMBER_COLUMNS:
-            self.columns.append((name, "eq", _integer(value, name)))
+            self.columns.append((name, "eq", _number(value, name)))
         elif name == "protected":
             self.columns.append((name, "eq", _boolean(value, name)))
         elif (bound := re.fullmatch(f"({'|'.join(_NUMBER_COLUMNS)})_(min|max)", name)) is not None:
-            self.columns.append((bound[1], "gte" if bound[2] == "min" else "lte", _integer(value, name)))
+            self.columns.append((bound[1], "gte" if bound[2] == "min" else "lte", _number(value, bound[1])))
         else:
             self.properties[name] = value
 
 
-def _limit(query: MultiMapping[str], settings: Settings) -> int:
-    text = query.get("limit")
-    if text is None:
-        return min(settings.limit_param_default, settings.api_limit_max)
-    limit = _integer(text, "limit")
-    if limit < 0:
-        raise BadRequest("limit param must be positive")
-    return min(limit, settings.api_limit_max)
-
-
-def _integer(text: str, name: str) -> int:
-    # Python reads "1_0" and digits of other scripts too.
-    if not re.fullmatch(r"[+-]?[0-9]{1,30}", text.strip()):
-        raise BadRequest(f"{name} must be an integer, not {text[:64]!r}")
-    number = int(text)
-    if name in ("min_ram", "min_disk"):
-        return min(number, INT_MAX)
-    return max(-(2**63), min(number, 2**63 - 1))
+def _number(text: str, name: str) -> int:
+    return parameters.integer(text, name, INT_MAX if name in ("min_ram", "min_disk") else parameters.BIG_MAX)
 
 
 def _boolean(text: str, name: str) -> bool:
     if text not in ("true", "false"):
         raise BadRequest(f"{name} must be true or false, not {text[:64]!r}")
     return text == "true"
-
-
-def _one_of(query: MultiMapping[str], name: str, allowed: tuple[str, ...]) -> str | None:
-    value = query.get(name)
-    if value is not None and value not in allowed:
-        raise BadRequest(f"Invalid {name} value {value[:64]!r}; allowed: {', '.join(allowed)}")
-    return value
 
 
 def _text_filter(name: str, value: str) -> tuple[str, Any]:

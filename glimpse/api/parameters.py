@@ -1,0 +1,55 @@
+"""Query parameters that several lists have in common. Every function raises `BadRequest` with the parameter's name."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlencode
+
+from multidict import MultiMapping
+
+from glimpse.domain.schema import is_storable
+from glimpse.errors import BadRequest
+from glimpse.settings import Settings
+
+BIG_MAX = 2**63 - 1  # what a BIGINT column holds
+
+
+def check_storable(query: MultiMapping[str]) -> None:
+    """Refuse text that no column can hold: comparing with it fails on some databases."""
+    if not all(is_storable(text) for pair in query.items() for text in pair):
+        raise BadRequest("Characters U+10000 and above, NUL and lone surrogates are not supported")
+
+
+def limit(query: MultiMapping[str], settings: Settings) -> int:
+    """How many items a page may have (options limit_param_default and api_limit_max)."""
+    text = query.get("limit")
+    if text is None:
+        return min(settings.limit_param_default, settings.api_limit_max)
+    number = integer(text, "limit")
+    if number < 0:
+        raise BadRequest("limit param must be positive")
+    return min(number, settings.api_limit_max)
+
+
+def integer(text: str, name: str, largest: int = BIG_MAX) -> int:
+    """A whole number; one that no column holds becomes the nearest that a column does."""
+    # Python reads "1_0" and digits of other scripts too.
+    if not re.fullmatch(r"[+-]?[0-9]{1,30}", text.strip()):
+        raise BadRequest(f"{name} must be an integer, not {text[:64]!r}")
+    return max(-BIG_MAX - 1, min(int(text), largest))
+
+
+def one_of(query: MultiMapping[str], name: str, allowed: tuple[str, ...]) -> str | None:
+    """A parameter that has few values; None without it."""
+    value = query.get(name)
+    if value is not None and value not in allowed:
+        raise BadRequest(f"Invalid {name} value {value[:64]!r}; allowed: {', '.join(allowed)}")
+    return value
+
+
+def page_link(path: str, query: MultiMapping[str], marker: str | None = None) -> str:
+    """A page's link, with every parameter of the call; repeated ones stay repeated."""
+    pairs = [(name, value) for name, value in query.items() if name != "marker"]
+    if marker is not None:
+        pairs.append(("marker", marker))
+    return f"{path}?{urlencode(pairs)}" if pairs else path
