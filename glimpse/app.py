@@ -76,9 +76,10 @@ class Application:
         records = Records(settings, self._database, foundation.policy, foundation.schema, foundation.protection)
         self._data = ImageData(settings, self._database, foundation.policy, self._stores)
         self._operator = OperatorCalls(settings, foundation.schema)
+        image_calls = ImageCalls(settings, records, self._stores)
         self._calls = Calls(
-            images=ImageCalls(settings, records, self._stores),
-            image_data=ImageDataCalls(settings, self._database, records, self._data),
+            images=image_calls,
+            image_data=ImageDataCalls(settings, self._database, records, self._data, image_calls),
             info=InfoCalls(settings, foundation.policy, self._stores),
             operator=self._operator,
         )
@@ -190,7 +191,8 @@ class Application:
             request = Request(
                 request.context, request.parts, request.query, request.headers, request.base, await _body(incoming)
             )
-        return await self._database.run(route.record(self._calls), request)
+        reply = await self._database.run(route.record(self._calls), request)
+        return wire.tagged(reply, request.headers.get("If-None-Match")) if route.method == "GET" else reply
 
 
 def _base(incoming: web.BaseRequest, behind_proxy: bool) -> str:

@@ -10,6 +10,7 @@
     ├── Conflict                    409  the record is in another state than the call needs
     │   └── Duplicate               409  the id, or the bytes, exist already
     ├── Gone                        410  a race was lost, or writing is switched off
+    ├── PreconditionFailed          412  the record is not in the version that If-Match names
     ├── TooLarge                    413  a quota or a limit is reached
     │   └── StoreFull               413  the store has no room left
     ├── UnsupportedMediaType        415  a wrong content type, or content that is not what it claims
@@ -90,6 +91,12 @@ class Gone(GlimpseError):
     """410: lost a race, deleted meanwhile, or the store cannot be written to."""
 
     status, title = 410, "Gone"
+
+
+class PreconditionFailed(GlimpseError):
+    """412 (RFC 9110, 15.5.13)."""
+
+    status, title = 412, "Precondition Failed"
 
 
 class TooLarge(GlimpseError):

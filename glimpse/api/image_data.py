@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from aiohttp import HttpVersion11, web
 from aiohttp.web_exceptions import HTTPException
 
+from glimpse.api.images import ImageCalls
 from glimpse.api.sending import send
 from glimpse.api.wire import NO_CONTENT, Reply, Request, every_reply
 from glimpse.db.engine import Database
@@ -31,6 +32,7 @@ class ImageDataCalls:
     database: Database
     records: Records
     data: ImageData
+    images: ImageCalls
 
     async def upload(self, request: Request, incoming: web.BaseRequest) -> Reply:
         """PUT /v2/images/{image_id}/file"""
@@ -66,7 +68,9 @@ class ImageDataCalls:
 
     async def delete(self, request: Request, incoming: web.BaseRequest) -> Reply:
         """DELETE /v2/images/{image_id}"""
-        image = await self.database.run(self.records.delete, request.context, request.parts["image_id"])
+        image = await self.database.run(
+            self.records.delete, request.context, request.parts["image_id"], self.images.precondition(request)
+        )
         await asyncio.shield(self.data.erase(image))
         return NO_CONTENT
 

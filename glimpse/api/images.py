@@ -11,7 +11,7 @@ from typing import Any
 from multidict import MultiMapping
 
 from glimpse.api import parameters
-from glimpse.api.wire import Reply, Request, json_reply
+from glimpse.api.wire import Reply, Request, json_reply, require_match
 from glimpse.db.engine import Connection
 from glimpse.db.image_query import OPERATORS, SORT_KEYS, ImageQuery
 from glimpse.domain import patch
@@ -69,7 +69,15 @@ class ImageCalls:
             accepted = f"{patch.MEDIA_V20}, {patch.MEDIA_V21}"
             raise UnsupportedMediaType(f"Content-Type must be one of {accepted}", {"Accept-Patch": accepted})
         changes = patch.parse(media, request.json())
-        return json_reply(self.body(self.records.change(request.context, request.parts["image_id"], changes)))
+        return json_reply(
+            self.body(
+                self.records.change(request.context, request.parts["image_id"], changes, self.precondition(request))
+            )
+        )
+
+    def precondition(self, request: Request) -> Callable[[Image], None]:
+        """Holds If-Match against the image as this caller reads it."""
+        return lambda image: require_match(request.headers.get("If-Match"), lambda: json_reply(self.body(image)).body)
 
     def body(self, image: Image) -> dict[str, Any]:
         """An image as clients get it (spec 1.2.1)."""

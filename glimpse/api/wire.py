@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from aiohttp import web
 from multidict import CIMultiDictProxy, MultiMapping
 
 from glimpse.domain.context import Context
-from glimpse.errors import BadRequest, GlimpseError, HeadersTooLarge
+from glimpse.errors import BadRequest, GlimpseError, HeadersTooLarge, PreconditionFailed
 
 # What is noted on a request while it is answered.
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -71,6 +72,31 @@ def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None 
 
 
 NO_CONTENT = Reply(204)
+
+
+def tag_of(body: bytes) -> str:
+    """The ETag of a document (RFC 9110, 8.8.3): the same bytes, the same tag."""
+    return f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+
+
+def tagged(reply: Reply, if_none_match: str | None) -> Reply:
+    """A document with its ETag; 304 without the document for a client that has it already (RFC 9110, 13.1.2)."""
+    if reply.status != 200 or not reply.body:
+        return reply
+    tag = tag_of(reply.body)
+    if if_none_match is not None and _names(if_none_match, tag):
+        return Reply(304, headers={"ETag": tag})
+    return Reply(reply.status, reply.body, reply.content_type, {**reply.headers, "ETag": tag})
+
+
+def require_match(if_match: str | None, body: Callable[[], bytes]) -> None:
+    """Raise `PreconditionFailed` when the client wants to change another version than there is (RFC 9110, 13.1.1)."""
+    if if_match is not None and if_match.strip() != "*" and not _names(if_match, tag_of(body())):
+        raise PreconditionFailed("The record was changed since you read it; read it again.")
+
+
+def _names(header: str, tag: str) -> bool:
+    return header.strip() == "*" or tag in (part.strip().removeprefix("W/") for part in header.split(","))
 
 
 def every_reply(incoming: web.BaseRequest) -> dict[str, str]:

@@ -24,6 +24,14 @@ from glimpse.settings import Settings
 
 # What a client may not even mention when it creates an image; `id` is the exception among the read-only ones.
 _NOT_AT_CREATE = (READ_ONLY | RESERVED | {"locations"}) - {"id"}
+# Gets the image as the caller sees it, and raises `PreconditionFailed` when the caller knows another version.
+Precondition = Callable[[Image], None]
+
+
+def _any(image: Image) -> None:
+    """No version is wanted."""
+
+
 _VISIBILITY_RULES = {"public": "publicize_image", "community": "communitize_image"}
 
 
@@ -90,11 +98,12 @@ class Records:
             raise BadRequest(f"Invalid marker {image_id[:64]!r}: no such image.") from error
         raise Forbidden("The image that the marker names is not visible to you.")
 
-    def change(self, context: Context, image_id: str, changes: list[patch.Change]) -> Image:
+    def change(self, context: Context, image_id: str, changes: list[patch.Change], precondition: Precondition) -> Image:
         """Apply a JSON patch, all of it or nothing (API reference, Update image).
 
-        The row is locked from the read to the write, so two changes at once never lose one.
-        Raises `NotFound`, `BadRequest`, `Forbidden`, `Conflict`, `TooLarge`.
+        The row is locked from the read to the write, so two changes at once never lose one. `precondition` gets the
+        image as it is before. Raises what that raises, and
+        `NotFound`, `BadRequest`, `Forbidden`, `Conflict`, `TooLarge`.
         """
 
         def work(connection: Connection) -> Image:
@@ -105,6 +114,7 @@ class Records:
             self.policy.require_for_image("modify_image", context, before)
             require_owner(context, before)
             seen = self.protection.readable(before, context)
+            precondition(self._as_seen(before, context))
             after = patch.apply(seen, changes, self.schema, context.is_admin)
             self.protection.require_changes(changes, seen, context)
             if seen.properties != before.properties:
@@ -131,16 +141,17 @@ class Records:
             if rule is not None:
                 self.policy.require_for_image(rule, context, after)
 
-    def delete(self, context: Context, image_id: str) -> Image:
+    def delete(self, context: Context, image_id: str, precondition: Precondition = _any) -> Image:
         """Take the record away; its bytes are the caller's next step (`data.ImageData.erase`).
 
-        Raises `NotFound`, `Forbidden` (policy, owner, protected), `Conflict`.
+        Raises what `precondition` raises, `NotFound`, `Forbidden` (policy, owner, protected), `Conflict`.
         """
 
         def work(connection: Connection) -> Image:
             image = images.get(connection, image_id, context, lock=True)
             self.policy.require_for_image("delete_image", context, image)
             require_owner(context, image)
+            precondition(self._as_seen(image, context))
             if image.protected:
                 raise Forbidden(f"Image {image_id} is protected and cannot be deleted.")
             # With delayed_delete the bytes are the scrubber's: nothing is left here to erase.
