@@ -26,6 +26,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
+from glimpse.db import additions
 from glimpse.db.engine import UNREADABLE_URL, open_engine
 from glimpse.db.tables import image_locations
 from glimpse.errors import SettingsError
@@ -118,18 +119,20 @@ class Schema:
         """Bring the database to the head, from wherever it is. Returns False when it was there already."""
         with self._locked() as connection:
             if self._next_phase(connection) is None:
-                return False
+                return self._add_ours(connection)
             self._upgrade(connection, self.head("expand"))
             self._move_locations(connection)
             self._upgrade(connection, self.head("contract"))
+            self._add_ours(connection)
             return True
 
     def expand(self) -> bool:
         """Add what the new release needs. Returns False when there was nothing to add."""
         with self._locked() as connection:
             if self._next_phase(connection) != "expand":
-                return False
+                return self._add_ours(connection)
             self._upgrade(connection, self.head("expand"))
+            self._add_ours(connection)
             return True
 
     def migrate(self) -> int:
@@ -169,6 +172,12 @@ class Schema:
         after = _heads(connection)
         if after != before:
             self._tell(f"Database upgraded from {_list(before)} to {_list(after)}.")
+
+    def _add_ours(self, connection: Connection) -> bool:
+        added = additions.complete(connection)
+        if added:
+            self._tell(f"Added beside Glance's tables: {_list(tuple(added))}.")
+        return bool(added)
 
     def _on(self, connection: Connection) -> Config:
         # The place where Alembic's own commands hand a connection to env.py.

@@ -2,7 +2,7 @@
 
 `glance_mysql.txt`, `glance_postgresql.txt` and `glance_sqlite.txt` hold the facts of databases that `glance-manage
 db_sync` of Glance 2026.2 made (MariaDB 10.11, PostgreSQL 15, SQLite 3.40). To write them anew, let Glance make a
-database and run `python -m tests.db.schema_facts URL > FILE`.
+database and run `python -m tests.db.schema_facts URL > FILE`. `added_mysql.txt` and so on hold what Glimpse adds.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ VERSION_TABLE = "alembic_version"
 def glance_facts(dialect: str) -> list[str]:
     """The facts of Glance's database: `mysql`, `postgresql` or `sqlite`."""
     return Path(__file__).with_name(f"glance_{dialect}.txt").read_text().splitlines()
+
+
+def added_facts(dialect: str) -> list[str]:
+    """The facts of what Glimpse adds to it (`glimpse.db.additions`)."""
+    return Path(__file__).with_name(f"added_{dialect}.txt").read_text().splitlines()
 
 
 def facts(connection: Connection) -> list[str]:

@@ -16,12 +16,12 @@ from sqlalchemy.engine import Connection
 
 import glimpse.migrations
 from glimpse import settings
-from glimpse.db import tables
+from glimpse.db import additions, tables
 from glimpse.db.engine import open_engine
 from glimpse.db.schema import Schema, SchemaError
 from glimpse.errors import SettingsError
 from glimpse.settings import DatabaseSettings
-from tests.db.schema_facts import VERSION_TABLE, facts, glance_facts
+from tests.db.schema_facts import VERSION_TABLE, added_facts, facts, glance_facts
 
 HEAD = "2024_1_contract01"
 NOW = datetime(2017, 9, 1, 12, 0, 0)
@@ -73,8 +73,12 @@ def connection(database: DatabaseSettings) -> Iterator[Connection]:
     engine.dispose()
 
 
-def expected(connection: Connection) -> list[str]:
+def of_glance(connection: Connection) -> list[str]:
     return glance_facts(connection.dialect.name)
+
+
+def expected(connection: Connection) -> list[str]:
+    return sorted(of_glance(connection) + added_facts(connection.dialect.name))
 
 
 def before(lines: list[str], words: tuple[str, ...], *, gone: tuple[str, ...] = ()) -> list[str]:
@@ -128,8 +132,20 @@ def test_new_database_is_the_one_of_glance(schema: Schema, connection: Connectio
 
 def test_tables_describe_the_head(connection: Connection) -> None:
     tables.metadata.create_all(connection)
-    without_version = [line for line in expected(connection) if not line.startswith(VERSION_TABLE)]
+    without_version = [line for line in of_glance(connection) if not line.startswith(VERSION_TABLE)]
     assert facts(connection) == without_version
+
+
+def test_database_of_glance_gets_what_is_added(schema: Schema, connection: Connection, told: list[str]) -> None:
+    schema.upgrade("heads")
+    assert facts(connection) == of_glance(connection)
+    for step in (schema.sync, schema.expand):
+        told.clear()
+        assert step() is True
+        assert told == ["Added beside Glance's tables: quota_reservations, quota_turns."]
+        assert facts(connection) == expected(connection)
+        assert step() is False
+        additions.metadata.drop_all(connection)
 
 
 def test_second_sync_finds_nothing_to_do(schema: Schema, connection: Connection, told: list[str]) -> None:
@@ -162,7 +178,7 @@ def test_phases_one_by_one(schema: Schema, connection: Connection) -> None:
 def test_pike_database_keeps_its_rows(schema: Schema, connection: Connection, told: list[str]) -> None:
     schema.upgrade("pike_contract01")
     late = ("cached_images", "node_reference")
-    assert facts(connection) == before(expected(connection), AFTER_PIKE + AFTER_TRAIN, gone=late)
+    assert facts(connection) == before(of_glance(connection), AFTER_PIKE + AFTER_TRAIN, gone=late)
     pike_rows(connection)
 
     assert schema.expand() is True
@@ -193,13 +209,13 @@ def test_pike_database_at_one_go(schema: Schema, connection: Connection, told: l
     assert schema.sync() is True
     assert facts(connection) == expected(connection)
     assert json.loads(rows(connection, tables.image_locations)[0]["meta_data"])["store"] == "fast"
-    assert [line.rpartition(" ")[2] for line in told] == ["pike_contract01.", "1.", f"{HEAD}."]
+    assert [line.rpartition(" ")[2] for line in told] == ["pike_contract01.", "1.", f"{HEAD}.", "quota_turns."]
 
 
 def test_train_database_keeps_its_rows(schema: Schema, connection: Connection) -> None:
     schema.upgrade("train_contract01")
     late = ("cached_images", "node_reference")
-    assert facts(connection) == before(expected(connection), AFTER_TRAIN, gone=late)
+    assert facts(connection) == before(of_glance(connection), AFTER_TRAIN, gone=late)
     pike_rows(connection)
     kept = rows(connection, tables.image_locations)
     assert schema.sync() is True
