@@ -17,6 +17,7 @@ from glimpse.access.protection import Protection
 from glimpse.api import wire
 from glimpse.api.cors import Cors
 from glimpse.api.image_data import ImageDataCalls, body_blocks
+from glimpse.api.image_parts import ImagePartCalls
 from glimpse.api.images import ImageCalls
 from glimpse.api.info import InfoCalls
 from glimpse.api.operator import OperatorCalls, unexpected
@@ -28,6 +29,7 @@ from glimpse.domain.schema import ImageSchema
 from glimpse.errors import GlimpseError, NotImplementedMethod, SettingsError, TooLarge, Unavailable
 from glimpse.images.data import ImageData
 from glimpse.images.manage import Records
+from glimpse.images.sharing import Sharing
 from glimpse.settings import Settings
 from glimpse.stores.registry import Stores, open_stores
 
@@ -80,6 +82,7 @@ class Application:
         self._calls = Calls(
             images=image_calls,
             image_data=ImageDataCalls(settings, self._database, records, self._data, image_calls),
+            image_parts=ImagePartCalls(records, Sharing(settings, self._database, foundation.policy)),
             info=InfoCalls(settings, foundation.policy, self._stores),
             operator=self._operator,
         )

@@ -82,6 +82,8 @@ class Policy:
             self._rules, self._standby = _Rules(conf), _Rules(conf)
         except Exception as error:  # yaml, json and oslo.policy each raise their own
             raise SettingsError(f"policy file: {' '.join(str(error).split())}") from error
+        # With those an empty rule stands for everybody, so callers look at the owner themselves.
+        self.old_defaults = not conf.oslo_policy.enforce_new_defaults
         self._looked = time.monotonic()
         self._lock = threading.Lock()
 
@@ -150,9 +152,14 @@ def image_target(image: Image) -> dict[str, Any]:
     }
 
 
-def require_owner(context: Context, image: Image) -> None:
-    """Only admins and the owner's project change an image, whatever the policy says. Raises `Forbidden`."""
+def refuse_anonymous(context: Context) -> None:
+    """Raise `Forbidden` for a caller without an identity, who may only read."""
     if context.read_only:
         raise Forbidden("Anonymous callers may only read.")
+
+
+def require_owner(context: Context, image: Image) -> None:
+    """Only admins and the owner's project change an image, whatever the policy says. Raises `Forbidden`."""
+    refuse_anonymous(context)
     if not context.is_admin and (image.owner is None or image.owner != context.project_id):
         raise Forbidden("You are not authorized to complete this action.")

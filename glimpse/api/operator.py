@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from glimpse.api.wire import Reply, Request, json_reply
-from glimpse.domain.schema import ImageSchema
+from glimpse.domain.schema import ImageSchema, Schema
 from glimpse.errors import GlimpseError
 from glimpse.settings import Settings
 
@@ -48,6 +49,11 @@ class OperatorCalls:
     def images_schema(self, request: Request) -> Reply:
         """GET /v2/schemas/images"""
         return json_reply(self.schema.images)
+
+    def publish(self, schema: Schema) -> Callable[[Request], Reply]:
+        """The handler of a schema that is the same in every configuration."""
+        reply = json_reply(schema)
+        return lambda request: reply
 
     def health(self, method: str) -> Reply:
         """GET /healthcheck: 200 OK (HEAD: 204), or 503 while the operator has taken the service out of the balancer."""

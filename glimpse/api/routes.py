@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from glimpse.api.image_data import ImageDataCalls
+from glimpse.api.image_parts import ImagePartCalls
 from glimpse.api.images import ImageCalls
 from glimpse.api.info import InfoCalls
 from glimpse.api.operator import OperatorCalls
 from glimpse.api.wire import Reply, Request
+from glimpse.domain import part_schemas
 from glimpse.errors import MethodNotAllowed, NotFound
 
 
@@ -24,6 +26,7 @@ class Calls:
 
     images: ImageCalls
     image_data: ImageDataCalls
+    image_parts: ImagePartCalls
     info: InfoCalls
     operator: OperatorCalls
 
@@ -63,12 +66,32 @@ ROUTES: tuple[Route, ...] = (
           data=lambda calls: calls.image_data.download),
     Route("PUT", "/v2/images/{image_id}/file", "upload_image", "2.0", data=lambda calls: calls.image_data.upload,
           takes_body=True),
+    Route("POST", "/v2/images/{image_id}/actions/deactivate", "deactivate", "2.3",
+          lambda calls: calls.image_parts.deactivate),
+    Route("POST", "/v2/images/{image_id}/actions/reactivate", "reactivate", "2.3",
+          lambda calls: calls.image_parts.reactivate),
+    Route("PUT", "/v2/images/{image_id}/tags/{tag}", "modify_image", "2.0", lambda calls: calls.image_parts.add_tag),
+    Route("DELETE", "/v2/images/{image_id}/tags/{tag}", "modify_image", "2.0",
+          lambda calls: calls.image_parts.remove_tag),
+    Route("GET", "/v2/images/{image_id}/members", "get_members", "2.1", lambda calls: calls.image_parts.members),
+    Route("POST", "/v2/images/{image_id}/members", "add_member", "2.1", lambda calls: calls.image_parts.add_member,
+          takes_body=True),
+    Route("GET", "/v2/images/{image_id}/members/{member_id}", "get_member", "2.1",
+          lambda calls: calls.image_parts.member),
+    Route("PUT", "/v2/images/{image_id}/members/{member_id}", "modify_member", "2.1",
+          lambda calls: calls.image_parts.change_member, takes_body=True),
+    Route("DELETE", "/v2/images/{image_id}/members/{member_id}", "delete_member", "2.1",
+          lambda calls: calls.image_parts.remove_member),
     Route("GET", "/v2/info/import", "", "2.6", lambda calls: calls.info.import_methods),
     Route("GET", "/v2/info/stores", "", "2.8", lambda calls: calls.info.list_stores),
     Route("GET", "/v2/info/stores/detail", "stores_info_detail", "2.13",
           lambda calls: calls.info.list_stores_in_detail),
     Route("GET", "/v2/schemas/image", "", "2.0", lambda calls: calls.operator.image_schema),
     Route("GET", "/v2/schemas/images", "", "2.0", lambda calls: calls.operator.images_schema),
+    Route("GET", "/v2/schemas/member", "", "2.1", lambda calls: calls.operator.publish(part_schemas.MEMBER)),
+    Route("GET", "/v2/schemas/members", "", "2.1", lambda calls: calls.operator.publish(part_schemas.MEMBERS)),
+    Route("GET", "/v2/schemas/task", "", "2.2", lambda calls: calls.operator.publish(part_schemas.TASK)),
+    Route("GET", "/v2/schemas/tasks", "", "2.2", lambda calls: calls.operator.publish(part_schemas.TASKS)),
 )  # fmt: skip
 
 

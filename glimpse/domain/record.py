@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+MEMBER_STATUSES = ("pending", "accepted", "rejected")
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
@@ -58,7 +60,7 @@ class Image:
 class Member:
     """A project with which a shared image is shared (API reference, Sharing; table `image_members`).
 
-    `status` is pending, accepted or rejected; times as in `Image`.
+    `status` is one of `MEMBER_STATUSES`; times as in `Image`.
     """
 
     image_id: str

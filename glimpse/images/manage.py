@@ -1,4 +1,4 @@
-"""Records of images while a caller waits: create, show, list, change, delete.
+"""Records of images while a caller waits: create, show, list, change, tag, switch off and on, delete.
 
 Plain functions of the database; each runs in a record thread and finishes in one transaction or one read.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from glimpse.access.policy import Policy, image_target, require_owner
+from glimpse.access.policy import Policy, image_target, refuse_anonymous, require_owner
 from glimpse.access.protection import Protection
 from glimpse.db import image_query, images
 from glimpse.db.engine import Connection, Database
@@ -54,8 +54,7 @@ class Records:
             _refuse_reserved(body)
         image = _from_body(self.schema.validate(body), context)
         self._check_properties(image, None)
-        if context.read_only:
-            raise Forbidden("Anonymous callers may only read.")
+        refuse_anonymous(context)
         for name in image.properties:
             self.protection.require("create", name, context)
         target = {"owner": image.owner, "project_id": image.owner, "visibility": image.visibility, **image.properties}
@@ -161,6 +160,74 @@ class Records:
 
         return self.database.write(work)
 
+    def add_tag(self, context: Context, image_id: str, tag: str) -> Image:
+        """Give the image one more tag; the others are not touched (API reference, Image tags).
+
+        Raises `BadRequest`, `NotFound`, `Forbidden`, `TooLarge`.
+        """
+        self.schema.validate_value("tags", [tag])
+
+        def change(image: Image) -> tuple[str, ...]:
+            if tag in image.tags:
+                return image.tags
+            within("tag", len(image.tags) + 1, self.settings.image_tag_quota)
+            return (*image.tags, tag)
+
+        return self._change_tags(context, image_id, change)
+
+    def remove_tag(self, context: Context, image_id: str, tag: str) -> Image:
+        """Take one tag from the image. Raises `NotFound` (image, or tag), `Forbidden`."""
+
+        def change(image: Image) -> tuple[str, ...]:
+            if tag not in image.tags:
+                raise NotFound(f"Image {image_id} has no such tag.")
+            return tuple(other for other in image.tags if other != tag)
+
+        return self._change_tags(context, image_id, change)
+
+    def _change_tags(self, context: Context, image_id: str, change: Callable[[Image], tuple[str, ...]]) -> Image:
+        """Every change counts as one of the image, also one that finds the tag there already (so does Glance)."""
+        refuse_anonymous(context)
+
+        def work(connection: Connection) -> Image:
+            before = images.get(connection, image_id, context, lock=True)
+            self.policy.require_for_image("modify_image", context, before)
+            require_owner(context, before)
+            after = before.with_(tags=change(before), updated_at=lifecycle.now())
+            images.update(connection, before, after)
+            return after
+
+        return self.database.write(work)
+
+    def deactivate(self, context: Context, image_id: str) -> Image:
+        """Keep the bytes from everybody but administrators; downloads that run go on. Raises as `_switch`."""
+        return self._switch(context, image_id, "deactivate", "active", "deactivated")
+
+    def reactivate(self, context: Context, image_id: str) -> Image:
+        """Let the bytes be had again. Raises as `_switch`."""
+        return self._switch(context, image_id, "reactivate", "deactivated", "active")
+
+    def _switch(self, context: Context, image_id: str, rule: str, before: str, after: str) -> Image:
+        """Nothing happens to an image that is there already (API reference, Image actions).
+
+        Raises `NotFound`, `Forbidden` (policy, owner, any other status).
+        """
+        refuse_anonymous(context)
+
+        def work(connection: Connection) -> Image:
+            image = images.get(connection, image_id, context, lock=True)
+            self.policy.require_for_image(rule, context, image)
+            require_owner(context, image)
+            if image.status == after:
+                return image
+            if image.status != before:
+                raise Forbidden(f"Not allowed to {rule} an image in status {image.status}.")
+            now = lifecycle.now()
+            images.set_status(connection, image_id, before, after, now)
+            return image.with_(status=after, updated_at=now)
+
+        return self.database.write(work)
+
     def _check_properties(self, after: Image, before: Image | None) -> None:
         """Limits on properties and tags; an image over a limit that was lowered can still be changed."""
         new = after.properties.keys() - (before.properties.keys() if before else set())
@@ -168,13 +235,15 @@ class Records:
             raise BadRequest("Names of properties must differ by more than case: not every database tells them apart.")
         names = {name for name in after.properties if not name.startswith(RESERVED_PREFIX)}
         grew = before is None or names - before.properties.keys()
-        _within("property", len(names), self.settings.image_property_quota, bool(grew))
-        more = before is None or set(after.tags) != set(before.tags)
-        _within("tag", len(after.tags), self.settings.image_tag_quota, more)
+        if grew:
+            within("property", len(names), self.settings.image_property_quota)
+        if before is None or set(after.tags) != set(before.tags):
+            within("tag", len(after.tags), self.settings.image_tag_quota)
 
 
-def _within(what: str, count: int, quota: int, counts: bool) -> None:
-    if counts and 0 <= quota < count:
+def within(what: str, count: int, quota: int) -> None:
+    """Raise `TooLarge` when an image would have more parts of a kind than the quota lets it; negative: no limit."""
+    if 0 <= quota < count:
         raise TooLarge(f"The limit has been exceeded on the number of allowed image {what}s: {count}, maximum {quota}")
 
 

@@ -33,6 +33,7 @@ LIMITS: dict[str, dict[str, object]] = {
         "image_size_cap": 1 << 20,
         "image_property_quota": 4,
         "image_tag_quota": 3,
+        "image_member_quota": 2,
         "limit_param_default": 2,
         "api_limit_max": 3,
         "hashing_algorithm": "sha256",

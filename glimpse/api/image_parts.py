@@ -1,0 +1,88 @@
+"""What belongs to an image, on the wire: members, tags, and the actions that switch an image off and on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from glimpse.api.wire import NO_CONTENT, Reply, Request, json_reply
+from glimpse.domain.record import Member
+from glimpse.domain.schema import is_storable
+from glimpse.errors import BadRequest
+from glimpse.images.manage import Records
+from glimpse.images.sharing import Sharing
+
+
+@dataclass(frozen=True)
+class ImagePartCalls:
+    """The handlers of /v2/images/{image_id}/members, …/tags and …/actions."""
+
+    records: Records
+    sharing: Sharing
+
+    def members(self, request: Request) -> Reply:
+        """GET /v2/images/{image_id}/members"""
+        found = self.sharing.find(request.context, request.parts["image_id"])
+        return json_reply({"members": [_body(member) for member in found], "schema": "/v2/schemas/members"})
+
+    def add_member(self, request: Request) -> Reply:
+        """POST /v2/images/{image_id}/members"""
+        member_id = _field(request, "member")
+        if not isinstance(member_id, str) or not 0 < len(member_id) <= 255:
+            raise BadRequest("The member must be the id of a project: a string of 1 to 255 characters.")
+        if not is_storable(member_id):
+            raise BadRequest("Characters U+10000 and above, NUL and lone surrogates are not supported")
+        return json_reply(_body(self.sharing.add(request.context, request.parts["image_id"], member_id)))
+
+    def member(self, request: Request) -> Reply:
+        """GET /v2/images/{image_id}/members/{member_id}"""
+        return json_reply(_body(self.sharing.show(request.context, **request.parts)))
+
+    def change_member(self, request: Request) -> Reply:
+        """PUT /v2/images/{image_id}/members/{member_id}"""
+        status = _field(request, "status")
+        return json_reply(_body(self.sharing.change(request.context, **request.parts, status=status)))
+
+    def remove_member(self, request: Request) -> Reply:
+        """DELETE /v2/images/{image_id}/members/{member_id}"""
+        self.sharing.remove(request.context, **request.parts)
+        return NO_CONTENT
+
+    def add_tag(self, request: Request) -> Reply:
+        """PUT /v2/images/{image_id}/tags/{tag}"""
+        self.records.add_tag(request.context, **request.parts)
+        return NO_CONTENT
+
+    def remove_tag(self, request: Request) -> Reply:
+        """DELETE /v2/images/{image_id}/tags/{tag}"""
+        self.records.remove_tag(request.context, **request.parts)
+        return NO_CONTENT
+
+    def deactivate(self, request: Request) -> Reply:
+        """POST /v2/images/{image_id}/actions/deactivate"""
+        self.records.deactivate(request.context, request.parts["image_id"])
+        return NO_CONTENT
+
+    def reactivate(self, request: Request) -> Reply:
+        """POST /v2/images/{image_id}/actions/reactivate"""
+        self.records.reactivate(request.context, request.parts["image_id"])
+        return NO_CONTENT
+
+
+def _field(request: Request, name: str) -> Any:
+    """A field that the JSON body must have; others are ignored, as by Glance. Raises `BadRequest`."""
+    body = request.json()
+    if not isinstance(body, dict) or name not in body:
+        raise BadRequest(f'The body must have the form {{"{name}": "…"}}.')
+    return body[name]
+
+
+def _body(member: Member) -> dict[str, str]:
+    return {
+        "member_id": member.member_id,
+        "image_id": member.image_id,
+        "status": member.status,
+        "created_at": f"{member.created_at:%Y-%m-%dT%H:%M:%SZ}",
+        "updated_at": f"{member.updated_at:%Y-%m-%dT%H:%M:%SZ}",
+        "schema": "/v2/schemas/member",
+    }
