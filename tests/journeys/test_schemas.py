@@ -140,7 +140,7 @@ def test_images(api: Api, schema: dict[str, Any]) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["image", "images"])
+@pytest.mark.parametrize("name", ["image", "images", "member", "members", "task", "tasks"])
 def test_methods(api: Api, name: str) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH", "HEAD"):
         response = api.request(method, f"/v2/schemas/{name}")
@@ -158,3 +158,38 @@ def test_every_image_obeys_the_schema(api: Api, schema: dict[str, Any]) -> None:
         allowed = schema["properties"].get(name, {"type": "string"})["type"]
         kinds = {type(None): "null", str: "string", int: "integer", bool: "boolean", list: "array"}
         assert kinds[type(value)] in ([allowed] if isinstance(allowed, str) else allowed), name
+
+
+MEMBER = ["member_id", "image_id", "created_at", "updated_at", "status", "schema"]
+TASK = ["id", "type", "status", "owner", "image_id", "request_id", "user_id", "expires_at", "created_at", "updated_at",
+        "self", "schema"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "listed"),
+    [("member", MEMBER, MEMBER), ("task", [*TASK, "input", "result", "message"], TASK)],
+)
+def test_parts(api: Api, name: str, fields: list[str], listed: list[str]) -> None:
+    """Their schemas are in the short form: no word about fields that are not named."""
+    one = api.get(f"/v2/schemas/{name}").json()
+    assert set(one) == {"name", "properties"}
+    assert one["name"] == name
+    assert set(one["properties"]) == set(fields)
+    many = api.get(f"/v2/schemas/{name}s").json()
+    items = {"name": name, "properties": {field: one["properties"][field] for field in listed}}
+    assert many == {
+        "name": f"{name}s",
+        "properties": {f"{name}s": {"type": "array", "items": items}, "schema": {"type": "string"}},
+        "links": [{"rel": "describedby", "href": "{schema}"}],
+    }
+
+
+def test_part_fields(api: Api) -> None:
+    member = api.get("/v2/schemas/member").json()["properties"]
+    assert member["status"]["enum"] == ["pending", "accepted", "rejected"]
+    assert member["image_id"]["pattern"] == UUID_PATTERN
+    task = api.get("/v2/schemas/task").json()["properties"]
+    assert task["type"]["enum"] == ["import", "api_image_import", "location_import"]
+    assert task["status"]["enum"] == ["pending", "processing", "success", "failure"]
+    for field in ("input", "result"):
+        assert task[field]["type"] == ["null", "object"]
