@@ -1,4 +1,4 @@
-"""`glance-manage`: create the tables, and bring those of an older release up to date.
+"""`glance-manage`: create the tables, bring those of an older release up to date, forget what was deleted.
 
 Two spellings, as in Glance: `glance-manage db sync` and `glance-manage db_sync`. What was done goes to the standard
 output, what went wrong to the standard error; the service's log file is left alone, as root and the service's user
@@ -10,28 +10,62 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 
 from oslo_config import cfg
 
 from glimpse import settings
+from glimpse.db.engine import Database
+from glimpse.db.purge import Purge
 from glimpse.db.schema import Schema, SchemaError
-from glimpse.errors import SettingsError
+from glimpse.domain import lifecycle
+from glimpse.errors import GlimpseError, SettingsError
+from glimpse.images.leases import LEASE_PROPERTY
 
 PROG = "glance-manage"
 FIRST_REVISION = "liberty"
+_tell = partial(print, flush=True)
 CHECK_CODES = {"expand": 3, "migrate": 4, "contract": 5}
+
+
+class ArgumentError(Exception):
+    """An argument that cannot be used; one line for the operator."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The database that the command works on: its schema, and the way to its rows."""
+
+    schema: Schema
+    settings: settings.DatabaseSettings
+
+    @contextmanager
+    def database(self) -> Iterator[Database]:
+        """The database for work on rows, open for as long as the block lasts. Raises `SchemaError` without tables."""
+        if self.schema.next_phase() == "expand":
+            raise SchemaError(f"{self.schema.name} lacks tables or columns: run {PROG} db sync first")
+        database = Database(self.settings, 1)
+        try:
+            yield database
+        finally:
+            database.close()
 
 
 @dataclass(frozen=True)
 class Action:
-    """One thing that the command does. `run` gets the schema and the argument, and returns the exit code."""
+    """One thing that the command does.
+
+    `takes` are its arguments, each by its position or as an option. `run` gets the target and the arguments as they
+    were typed, None for an absent one, and returns the exit code.
+    """
 
     help: str
-    run: Callable[[Schema, str | None], int]
-    takes_version: bool = False
+    run: Callable[..., int]
+    takes: tuple[str, ...] = ()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,14 +79,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if conf.command.action is None:
             return _show_actions()
         database = settings.database_settings(conf)
-        schema = Schema(database, tell=partial(print, flush=True))
+        schema = Schema(database, _tell)
         try:
             _wait(schema, database)
-            version = conf.command.version or conf.command.version_option
-            return ACTIONS[conf.command.action].run(schema, version)
+            action = ACTIONS[conf.command.action]
+            return action.run(Target(schema, database), *(_given(conf.command, name) for name in action.takes))
         finally:
             schema.close()
-    except (SettingsError, SchemaError) as error:
+    except (SettingsError, SchemaError, ArgumentError, GlimpseError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -61,21 +95,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     db = subparsers.add_parser("db", help="the database; without an action, a list of them")
-    db.set_defaults(action=None, version=None)
+    db.set_defaults(action=None)
     nested = db.add_subparsers()
     for name, action in ACTIONS.items():
         for parser in (nested.add_parser(name, help=action.help), subparsers.add_parser(f"db_{name}")):
-            parser.set_defaults(action=name, version=None, version_option=None)
-            if action.takes_version:
+            parser.set_defaults(action=name)
+            for argument in action.takes:
                 # Two destinations: an argument that is absent would wipe out the option.
-                parser.add_argument("version", nargs="?", metavar="VERSION")
-                parser.add_argument("--version", dest="version_option", metavar="VERSION")
+                parser.add_argument(f"{argument}_position", nargs="?", metavar=argument.upper())
+                parser.add_argument(f"--{argument}", metavar=argument.upper())
+
+
+def _given(command: argparse.Namespace, argument: str) -> str | None:
+    """An argument as it was typed, by option or by position."""
+    option: str | None = getattr(command, argument)
+    position: str | None = getattr(command, f"{argument}_position")
+    return position if option is None else option
 
 
 def _show_actions() -> int:
     print(f"usage: {PROG} [--config-file FILE] [--config-dir DIR] db ACTION\n\nactions:")
     for name, action in ACTIONS.items():
-        print(f"  {name:<16} {action.help}")
+        print(f"  {name:<18} {action.help}")
     return 2
 
 
@@ -96,55 +137,103 @@ def _wait(schema: Schema, database: settings.DatabaseSettings) -> None:
         time.sleep(database.retry_interval)
 
 
-def _sync(schema: Schema, version: str | None) -> int:
-    if schema.sync():
+def _sync(target: Target, version: str | None) -> int:
+    if target.schema.sync():
         print("Database is synced successfully.")
     else:
-        _up_to_date(schema)
+        _up_to_date(target.schema)
     return 0
 
 
-def _version(schema: Schema, version: str | None) -> int:
-    for revision in schema.revisions() or ("No version: the database is empty, or older than 2017.",):
+def _version(target: Target) -> int:
+    for revision in target.schema.revisions() or ("No version: the database is empty, or older than 2017.",):
         print(revision)
     return 0
 
 
-def _check(schema: Schema, version: str | None) -> int:
-    phase = schema.next_phase()
+def _check(target: Target) -> int:
+    phase = target.schema.next_phase()
     if phase is None:
-        _up_to_date(schema)
+        _up_to_date(target.schema)
         return 0
     print(f"Database is not up to date: {PROG} db {phase} is next, or {PROG} db sync for everything at once.")
     return CHECK_CODES[phase]
 
 
-def _expand(schema: Schema, version: str | None) -> int:
-    if not schema.expand():
+def _expand(target: Target) -> int:
+    if not target.schema.expand():
         print("Database needs no expansion.")
     return 0
 
 
-def _migrate(schema: Schema, version: str | None) -> int:
-    print(f"Migrated {schema.migrate()} rows.")
+def _migrate(target: Target) -> int:
+    print(f"Migrated {target.schema.migrate()} rows.")
     return 0
 
 
-def _contract(schema: Schema, version: str | None) -> int:
-    if not schema.contract():
-        _up_to_date(schema)
+def _contract(target: Target) -> int:
+    if not target.schema.contract():
+        _up_to_date(target.schema)
     return 0
 
 
-def _upgrade(schema: Schema, version: str | None) -> int:
-    print(f"Database is at {', '.join(schema.upgrade(version or 'heads'))}.")
+def _upgrade(target: Target, version: str | None) -> int:
+    print(f"Database is at {', '.join(target.schema.upgrade(version or 'heads'))}.")
     return 0
 
 
-def _version_control(schema: Schema, version: str | None) -> int:
-    schema.stamp(version or FIRST_REVISION)
+def _version_control(target: Target, version: str | None) -> int:
+    target.schema.stamp(version or FIRST_REVISION)
     print(f"Database is recorded as being at {version or FIRST_REVISION}; no table was changed.")
     return 0
+
+
+def _purge(target: Target, age_in_days: str | None, max_rows: str | None) -> int:
+    before, most = _age(age_in_days, 30), _rows(max_rows)
+    with target.database() as database:
+        Purge(database, before, most, (LEASE_PROPERTY,), _tell).parts()
+    return 0
+
+
+def _purge_images(target: Target, age_in_days: str | None, max_rows: str | None) -> int:
+    before, most = _age(age_in_days, 180), _rows(max_rows)
+    with target.database() as database:
+        kept = Purge(database, before, most, (LEASE_PROPERTY,), _tell).images()
+    if kept.unerased:
+        print(f"{kept.unerased} images stay until their data is erased from the stores.")
+    if kept.referred:
+        print(
+            f"ERROR: {kept.referred} images stay, as properties, tags, members or locations of theirs are still there:"
+            f" run {PROG} db purge first",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def _age(text: str | None, default: int) -> datetime:
+    """The moment that was so many days ago."""
+    days = _number("age_in_days", text, default)
+    if days < 0:
+        raise ArgumentError("age_in_days must not be negative")
+    if days >= int(time.time() / 86400):
+        raise ArgumentError("age_in_days must be less than the days since 1970")
+    return lifecycle.now() - timedelta(days=days)
+
+
+def _rows(text: str | None) -> int | None:
+    """The most rows of a table, None for all of them."""
+    rows = _number("max_rows", text, 100)
+    if rows < -1:
+        raise ArgumentError("max_rows must be -1 (no limit) or more")
+    return None if rows == -1 else rows
+
+
+def _number(name: str, text: str | None, default: int) -> int:
+    try:
+        return default if text is None else int(text)
+    except ValueError as error:
+        raise ArgumentError(f"{name} must be a whole number, not {text!r}") from error
 
 
 def _up_to_date(schema: Schema) -> None:
@@ -152,14 +241,24 @@ def _up_to_date(schema: Schema) -> None:
 
 
 ACTIONS = {
-    "sync": Action("create the tables, or bring them up to date", _sync, takes_version=True),
+    "sync": Action("create the tables, or bring them up to date", _sync, takes=("version",)),
     "version": Action("print the revision that the database is at", _version),
     "check": Action("say what is next: exit code 0 nothing, 3 expand, 4 migrate, 5 contract", _check),
     "expand": Action("add what the new release needs; the old one may still run", _expand),
     "migrate": Action("move data to its new place; both releases may run", _migrate),
     "contract": Action("remove what only the old release needed", _contract),
-    "upgrade": Action("walk to a revision, to the newest without one", _upgrade, takes_version=True),
+    "upgrade": Action("walk to a revision, to the newest without one", _upgrade, takes=("version",)),
     "version_control": Action(
-        f"record a revision ({FIRST_REVISION} without one), change no table", _version_control, takes_version=True
+        f"record a revision ({FIRST_REVISION} without one), change no table", _version_control, takes=("version",)
+    ),
+    "purge": Action(
+        "delete for good what is deleted for 30 days, 100 rows a table, except images",
+        _purge,
+        takes=("age_in_days", "max_rows"),
+    ),
+    "purge_images_table": Action(
+        "delete for good images that are deleted for 180 days, at most 100; their IDs can be used again",
+        _purge_images,
+        takes=("age_in_days", "max_rows"),
     ),
 }

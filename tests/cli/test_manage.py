@@ -5,7 +5,9 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,119 @@ def test_version_control(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("db", "version_control", "--version", "train_contract01") == 0
     assert run("db_version") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "train_contract01"
+
+
+def put_deleted(file: Path, count: int, days: int, location: str = "deleted") -> None:
+    """Images in a synced SQLite database that were deleted so many days ago, each with a location."""
+    with sqlite3.connect(file) as connection:
+        for _ in range(count):
+            image_id, when = str(uuid.uuid4()), f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d %H:%M:%S}.000000"
+            connection.execute(
+                "INSERT INTO images (id, status, created_at, deleted, deleted_at, min_disk, min_ram)"
+                " VALUES (?, 'deleted', ?, 1, ?, 0, 0)",
+                (image_id, when, when),
+            )
+            connection.execute(
+                "INSERT INTO image_locations (image_id, value, created_at, deleted, deleted_at, status)"
+                " VALUES (?, 'file:///i', ?, 1, ?, ?)",
+                (image_id, when, when, location),
+            )
+
+
+def count_rows(file: Path, table: str) -> int:
+    with sqlite3.connect(file) as connection:
+        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "db purge --age_in_days 50 --max_rows 3",
+        "db purge 50 3",
+        "db purge --max_rows 3 50",
+        "db_purge --age_in_days=50 --max_rows=3",
+        "db_purge 50 3",
+    ],
+)
+def test_purge(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], typed: str) -> None:
+    assert run("db_sync") == 0
+    file = tmp_path / "glance.sqlite"
+    put_deleted(file, 4, days=60)
+    put_deleted(file, 4, days=40)
+    capsys.readouterr()
+    assert run(*typed.split()) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert shown.out.splitlines()[0] == "image_locations: 3 rows purged."
+    assert (count_rows(file, "image_locations"), count_rows(file, "images")) == (5, 8)
+
+
+def test_purge_without_arguments_takes_those_of_glance(run: Run, tmp_path: Path) -> None:
+    assert run("db_sync") == 0
+    file = tmp_path / "glance.sqlite"
+    put_deleted(file, 110, days=181)
+    put_deleted(file, 1, days=29)
+    assert run("db", "purge") == 0
+    assert count_rows(file, "image_locations") == 11
+    assert run("db", "purge", "--max_rows", "-1") == 0
+    assert count_rows(file, "image_locations") == 1
+    assert run("db", "purge_images_table") == 0
+    assert count_rows(file, "images") == 11
+    assert run("db", "purge_images_table", "180", "-1") == 0
+    assert count_rows(file, "images") == 1
+
+
+def test_purge_of_images_that_cannot_go(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("db_sync") == 0
+    file = tmp_path / "glance.sqlite"
+    put_deleted(file, 2, days=200)
+    put_deleted(file, 1, days=200, location="pending_delete")
+    capsys.readouterr()
+    assert run("db", "purge_images_table") == 1
+    shown = capsys.readouterr()
+    assert shown.err.startswith("ERROR: 2 images stay")
+    assert "glance-manage db purge first" in shown.err
+    assert run("db", "purge") == 0
+    capsys.readouterr()
+    assert run("db", "purge_images_table") == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == [
+        "images: 2 rows purged.",
+        "1 images stay until their data is erased from the stores.",
+    ]
+    assert shown.err == ""
+    assert count_rows(file, "images") == 1
+
+
+@pytest.mark.parametrize("action", ["purge", "purge_images_table"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--age_in_days", "x"], "age_in_days must be a whole number, not 'x'"),
+        (["--age_in_days", "1.5"], "age_in_days must be a whole number"),
+        (["--age_in_days", "-1"], "age_in_days must not be negative"),
+        (["-1"], "age_in_days must not be negative"),
+        (["--age_in_days", "30000"], "age_in_days must be less than the days since 1970"),
+        (["30", "many"], "max_rows must be a whole number, not 'many'"),
+        (["--max_rows", "-2"], "max_rows must be -1 (no limit) or more"),
+        (["--max_rows", ""], "max_rows must be a whole number"),
+    ],
+)
+def test_purge_with_wrong_arguments(
+    run: Run, capsys: pytest.CaptureFixture[str], action: str, arguments: list[str], words: str
+) -> None:
+    assert run("db_sync") == 0
+    capsys.readouterr()
+    assert run("db", action, *arguments) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"ERROR: {words}")
+    assert shown.err.count("\n") == 1
+
+
+def test_purge_without_tables(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("db", "purge") == 1
+    assert capsys.readouterr().err.endswith("lacks tables or columns: run glance-manage db sync first\n")
 
 
 def test_without_action_the_actions_are_shown(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
