@@ -14,13 +14,13 @@ from aiohttp import web
 from glimpse.access.auth import Auth, Call, open_auth
 from glimpse.access.policy import Policy
 from glimpse.access.protection import Protection
-from glimpse.api import wire
+from glimpse.api import openapi, wire
 from glimpse.api.cors import Cors
 from glimpse.api.image_data import ImageDataCalls, body_blocks
 from glimpse.api.image_parts import ImagePartCalls
 from glimpse.api.images import ImageCalls
 from glimpse.api.info import InfoCalls
-from glimpse.api.operator import OperatorCalls, unexpected
+from glimpse.api.operator import OperatorCalls, published, unexpected
 from glimpse.api.routes import Calls, Route, Router
 from glimpse.api.wire import Reply, Request
 from glimpse.db.engine import Database
@@ -77,7 +77,7 @@ class Application:
         self._stores: Stores = open_stores(settings)
         records = Records(settings, self._database, foundation.policy, foundation.schema, foundation.protection)
         self._data = ImageData(settings, self._database, foundation.policy, self._stores)
-        self._operator = OperatorCalls(settings, foundation.schema)
+        self._operator = OperatorCalls(settings, published(foundation.schema))
         image_calls = ImageCalls(settings, records, self._stores)
         self._calls = Calls(
             images=image_calls,
@@ -89,6 +89,9 @@ class Application:
         self._router = Router()
         self._cors = Cors(settings.conf)
         self._accepted = self._operator.accepted()
+        self._openapi = wire.json_reply(
+            openapi.document(settings.public_endpoint or "/", settings.flavor, self._operator.schemas)
+        )
         self._identity_threads = ThreadPoolExecutor(IDENTITY_THREADS, "identity")
         self._identifying = 0
         self.draining = False
@@ -153,6 +156,8 @@ class Application:
             raise NotImplementedMethod(f"The method {incoming.method} is not known.")
         first, _, rest = path[1:].partition("/")
         base = _base(incoming, self.settings.trust_proxy_headers)
+        if path == openapi.PATH and incoming.method == "GET":
+            return self._openapi
         if first == "versions":
             return self._operator.versions(base, 200)
         accept = incoming.headers.get("Accept", "")

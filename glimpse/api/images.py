@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -146,6 +146,30 @@ _TIME_OPERATORS = ("gt", "gte", "lt", "lte", "eq", "neq")
 _NOT_FILTERS = ("limit", "marker", "sort", "sort_key", "sort_dir", "deleted")
 _VISIBILITIES = ("community", "public", "private", "shared", "all")
 _MEMBER_STATUSES = ("accepted", "pending", "rejected", "all")
+
+
+_TEXT, _WHOLE = {"type": "string"}, {"type": "integer"}
+
+# For /openapi.json: what `_Parameters` reads. Any other name is that of an extra property, and its value is exact.
+LIST_PARAMETERS: Mapping[str, Mapping[str, Any]] = {
+    "limit": {"type": "integer", "minimum": 0},
+    "marker": _TEXT,
+    "sort": {"type": "string", "description": "key[:asc|desc], with commas between several"},
+    "sort_key": {"type": "string", "enum": list(SORT_KEYS)},
+    "sort_dir": {"type": "string", "enum": ["asc", "desc"]},
+    "visibility": {"type": "string", "enum": list(_VISIBILITIES)},
+    "member_status": {"type": "string", "enum": list(_MEMBER_STATUSES)},
+    "tag": _TEXT,
+    "os_hidden": {"type": "boolean"},
+    "protected": {"type": "boolean"},
+    **{name: {"type": "string", "description": 'value, eq:value or in:a,"b,c"'} for name in _TEXT_FILTERS},
+    **{
+        name: {"type": "string", "description": f"[{'|'.join(_TIME_OPERATORS)}:]time of ISO 8601"}
+        for name in _TIME_FILTERS
+    },
+    **dict.fromkeys(_EXACT_FILTERS, _TEXT),
+    **{name + end: _WHOLE for name in _NUMBER_COLUMNS for end in ("", "_min", "_max")},
+}
 
 
 class _Parameters:

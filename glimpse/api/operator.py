@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from glimpse.api.wire import Reply, Request, json_reply
+from glimpse.domain import part_schemas
 from glimpse.domain.schema import ImageSchema, Schema
 from glimpse.errors import GlimpseError
 from glimpse.settings import Settings
@@ -20,12 +21,30 @@ ACCEPTED_WITH_STORES = frozenset(f"v2.{minor}" for minor in (8, 10, 11, 12, 13))
 ACCEPTED_WITH_CACHE = frozenset(f"v2.{minor}" for minor in (14, 16, 18))
 
 
+# What is published below /v2/schemas, and since when.
+SCHEMAS: Mapping[str, str] = {
+    "image": "2.0", "images": "2.0", "member": "2.1", "members": "2.1", "task": "2.2", "tasks": "2.2",
+}  # fmt: skip
+
+
+def published(image: ImageSchema) -> Mapping[str, Schema]:
+    """The schemas of one configuration, by their names in `SCHEMAS`."""
+    return {
+        "image": image.image,
+        "images": image.images,
+        "member": part_schemas.MEMBER,
+        "members": part_schemas.MEMBERS,
+        "task": part_schemas.TASK,
+        "tasks": part_schemas.TASKS,
+    }
+
+
 @dataclass(frozen=True)
 class OperatorCalls:
     """Handlers that need no database."""
 
     settings: Settings
-    schema: ImageSchema
+    schemas: Mapping[str, Schema]
 
     def versions(self, base: str, status: int) -> Reply:
         """The versions document; 300 when no version was chosen (any path outside /v2), else 200."""
@@ -42,18 +61,9 @@ class OperatorCalls:
         accepted |= ACCEPTED_WITH_STORES if self.settings.multi_store else frozenset()
         return accepted | (ACCEPTED_WITH_CACHE if self.settings.cache_api else frozenset())
 
-    def image_schema(self, request: Request) -> Reply:
-        """GET /v2/schemas/image"""
-        return json_reply(self.schema.image)
-
-    def images_schema(self, request: Request) -> Reply:
-        """GET /v2/schemas/images"""
-        return json_reply(self.schema.images)
-
-    def publish(self, schema: Schema) -> Callable[[Request], Reply]:
-        """The handler of a schema that is the same in every configuration."""
-        reply = json_reply(schema)
-        return lambda request: reply
+    def schema(self, name: str) -> Callable[[Request], Reply]:
+        """GET /v2/schemas/{name}"""
+        return lambda request: json_reply(self.schemas[name])
 
     def health(self, method: str) -> Reply:
         """GET /healthcheck: 200 OK (HEAD: 204), or 503 while the operator has taken the service out of the balancer."""

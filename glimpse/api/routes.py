@@ -5,18 +5,18 @@ A URL gets its row when it is built; what has no row is 404.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 
 from glimpse.api.image_data import ImageDataCalls
 from glimpse.api.image_parts import ImagePartCalls
-from glimpse.api.images import ImageCalls
+from glimpse.api.images import LIST_PARAMETERS, ImageCalls
 from glimpse.api.info import InfoCalls
-from glimpse.api.operator import OperatorCalls
+from glimpse.api.operator import SCHEMAS, OperatorCalls
 from glimpse.api.wire import Reply, Request
-from glimpse.domain import part_schemas
 from glimpse.errors import MethodNotAllowed, NotFound
 
 
@@ -42,6 +42,10 @@ class Route:
     `record` is a plain function that runs in a record thread, `data` a coroutine that may touch bytes; a row has one of
     them. `policy` is the rule that decides, "" where every caller may. `since` is the minor version that brought the
     call, `schema` names what a JSON body has to match, `takes_body` is false where a body is refused.
+
+    The rest is for those who read `/openapi.json`: `about` says what the call is for, `query` has the JSON Schemas of
+    its query parameters, `success` its status when that is not the usual one of the method, `answer` the name of the
+    schema of what comes back.
     """
 
     method: str
@@ -52,46 +56,56 @@ class Route:
     data: Callable[[Calls], DataCall] | None = None
     schema: str | None = None
     takes_body: bool = False
+    about: str = ""
+    query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    success: int | None = None
+    answer: str | None = None
+
+
+def _schema(name: str) -> Callable[[Calls], RecordCall]:
+    return lambda calls: calls.operator.schema(name)
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/v2/images", "get_images", "2.0", lambda calls: calls.images.list, takes_body=True),
-    Route("POST", "/v2/images", "add_image", "2.0", lambda calls: calls.images.create, schema="image",
-          takes_body=True),
-    Route("GET", "/v2/images/{image_id}", "get_image", "2.0", lambda calls: calls.images.show),
-    Route("PATCH", "/v2/images/{image_id}", "modify_image", "2.0", lambda calls: calls.images.update,
-          schema="image", takes_body=True),
-    Route("DELETE", "/v2/images/{image_id}", "delete_image", "2.0", data=lambda calls: calls.image_data.delete),
+    Route("GET", "/v2/images", "get_images", "2.0", lambda calls: calls.images.list, takes_body=True,
+          about="List images", query=LIST_PARAMETERS, answer="images"),
+    Route("POST", "/v2/images", "add_image", "2.0", lambda calls: calls.images.create, takes_body=True,
+          about="Register an image", schema="image", answer="image"),
+    Route("GET", "/v2/images/{image_id}", "get_image", "2.0", lambda calls: calls.images.show,
+          about="Show an image", answer="image"),
+    Route("PATCH", "/v2/images/{image_id}", "modify_image", "2.0", lambda calls: calls.images.update, takes_body=True,
+          about="Change an image", schema="image", answer="image"),
+    Route("DELETE", "/v2/images/{image_id}", "delete_image", "2.0", data=lambda calls: calls.image_data.delete,
+          about="Delete an image and its data"),
     Route("GET", "/v2/images/{image_id}/file", "download_image", "2.0",
-          data=lambda calls: calls.image_data.download),
+          data=lambda calls: calls.image_data.download, about="Download an image's data"),
     Route("PUT", "/v2/images/{image_id}/file", "upload_image", "2.0", data=lambda calls: calls.image_data.upload,
-          takes_body=True),
+          takes_body=True, about="Upload an image's data", success=204),
     Route("POST", "/v2/images/{image_id}/actions/deactivate", "deactivate", "2.3",
-          lambda calls: calls.image_parts.deactivate),
+          lambda calls: calls.image_parts.deactivate, about="Withhold the data from all but admins", success=204),
     Route("POST", "/v2/images/{image_id}/actions/reactivate", "reactivate", "2.3",
-          lambda calls: calls.image_parts.reactivate),
-    Route("PUT", "/v2/images/{image_id}/tags/{tag}", "modify_image", "2.0", lambda calls: calls.image_parts.add_tag),
+          lambda calls: calls.image_parts.reactivate, about="Serve an image's data again", success=204),
+    Route("PUT", "/v2/images/{image_id}/tags/{tag}", "modify_image", "2.0", lambda calls: calls.image_parts.add_tag,
+          about="Add a tag to an image", success=204),
     Route("DELETE", "/v2/images/{image_id}/tags/{tag}", "modify_image", "2.0",
-          lambda calls: calls.image_parts.remove_tag),
-    Route("GET", "/v2/images/{image_id}/members", "get_members", "2.1", lambda calls: calls.image_parts.members),
+          lambda calls: calls.image_parts.remove_tag, about="Remove a tag from an image"),
+    Route("GET", "/v2/images/{image_id}/members", "get_members", "2.1", lambda calls: calls.image_parts.members,
+          about="List the projects that an image is shared with", answer="members"),
     Route("POST", "/v2/images/{image_id}/members", "add_member", "2.1", lambda calls: calls.image_parts.add_member,
-          takes_body=True),
+          takes_body=True, about="Share an image with a project", success=200, answer="member"),
     Route("GET", "/v2/images/{image_id}/members/{member_id}", "get_member", "2.1",
-          lambda calls: calls.image_parts.member),
+          lambda calls: calls.image_parts.member, about="Show how a project stands to a shared image", answer="member"),
     Route("PUT", "/v2/images/{image_id}/members/{member_id}", "modify_member", "2.1",
-          lambda calls: calls.image_parts.change_member, takes_body=True),
+          lambda calls: calls.image_parts.change_member, takes_body=True, about="Accept or reject a shared image",
+          schema="member", answer="member"),
     Route("DELETE", "/v2/images/{image_id}/members/{member_id}", "delete_member", "2.1",
-          lambda calls: calls.image_parts.remove_member),
-    Route("GET", "/v2/info/import", "", "2.6", lambda calls: calls.info.import_methods),
-    Route("GET", "/v2/info/stores", "", "2.8", lambda calls: calls.info.list_stores),
+          lambda calls: calls.image_parts.remove_member, about="Stop sharing an image with a project"),
+    Route("GET", "/v2/info/import", "", "2.6", lambda calls: calls.info.import_methods, about="List import methods"),
+    Route("GET", "/v2/info/stores", "", "2.8", lambda calls: calls.info.list_stores, about="List stores"),
     Route("GET", "/v2/info/stores/detail", "stores_info_detail", "2.13",
-          lambda calls: calls.info.list_stores_in_detail),
-    Route("GET", "/v2/schemas/image", "", "2.0", lambda calls: calls.operator.image_schema),
-    Route("GET", "/v2/schemas/images", "", "2.0", lambda calls: calls.operator.images_schema),
-    Route("GET", "/v2/schemas/member", "", "2.1", lambda calls: calls.operator.publish(part_schemas.MEMBER)),
-    Route("GET", "/v2/schemas/members", "", "2.1", lambda calls: calls.operator.publish(part_schemas.MEMBERS)),
-    Route("GET", "/v2/schemas/task", "", "2.2", lambda calls: calls.operator.publish(part_schemas.TASK)),
-    Route("GET", "/v2/schemas/tasks", "", "2.2", lambda calls: calls.operator.publish(part_schemas.TASKS)),
+          lambda calls: calls.info.list_stores_in_detail, about="List stores with their configuration"),
+    *(Route("GET", f"/v2/schemas/{name}", "", since, _schema(name), about=f"Show the JSON Schema of {name}")
+      for name, since in SCHEMAS.items()),
 )  # fmt: skip
 
 
