@@ -16,18 +16,20 @@ from glimpse.access.policy import Policy
 from glimpse.access.protection import Protection
 from glimpse.api import openapi, wire
 from glimpse.api.cors import Cors
-from glimpse.api.image_data import ImageDataCalls, body_blocks
+from glimpse.api.image_data import ImageDataCalls, whole_body
 from glimpse.api.image_parts import ImagePartCalls
 from glimpse.api.images import ImageCalls
 from glimpse.api.info import InfoCalls
+from glimpse.api.locations import LocationCalls
 from glimpse.api.operator import OperatorCalls, published, unexpected
 from glimpse.api.routes import Calls, Route, Router
 from glimpse.api.wire import Reply, Request
 from glimpse.db.engine import Database
 from glimpse.domain.context import Context
 from glimpse.domain.schema import ImageSchema
-from glimpse.errors import GlimpseError, NotImplementedMethod, SettingsError, TooLarge, Unavailable
+from glimpse.errors import GlimpseError, NotImplementedMethod, SettingsError, Unavailable
 from glimpse.images.data import ImageData
+from glimpse.images.locations import Locations
 from glimpse.images.manage import Records
 from glimpse.images.sharing import Sharing
 from glimpse.settings import Settings
@@ -39,7 +41,6 @@ ACCESS_LOG = logging.getLogger("glimpse.access")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 IDENTITY_THREADS = 8  # per worker
 IDENTITY_QUEUE = 256  # calls that wait for them before more are turned away
-BODY_PATIENCE = 60.0  # seconds without a byte of a JSON body
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,19 @@ class Application:
         self._auth = foundation.auth
         self._database = Database(settings.database, settings.record_threads)
         self._stores: Stores = open_stores(settings)
-        records = Records(settings, self._database, foundation.policy, foundation.schema, foundation.protection)
+        records = Records(
+            settings, self._database, foundation.policy, foundation.schema, foundation.protection, self._stores
+        )
         self._data = ImageData(settings, self._database, foundation.policy, self._stores)
         self._operator = OperatorCalls(settings, published(foundation.schema))
         image_calls = ImageCalls(settings, records, self._stores)
+        locations = Locations(settings, self._database, foundation.policy, self._stores, self._data)
         self._calls = Calls(
             images=image_calls,
             image_data=ImageDataCalls(settings, self._database, records, self._data, image_calls),
             image_parts=ImagePartCalls(records, Sharing(settings, self._database, foundation.policy)),
             info=InfoCalls(settings, foundation.policy, self._stores),
+            locations=LocationCalls(image_calls, locations),
             operator=self._operator,
         )
         self._router = Router()
@@ -197,7 +202,7 @@ class Application:
         assert route.record is not None
         if route.takes_body and incoming.can_read_body:
             request = Request(
-                request.context, request.parts, request.query, request.headers, request.base, await _body(incoming)
+                request.context, request.parts, request.query, request.headers, request.base, await whole_body(incoming)
             )
         reply = await self._database.run(route.record(self._calls), request)
         return wire.tagged(reply, request.headers.get("If-None-Match")) if route.method == "GET" else reply
@@ -212,17 +217,6 @@ def _base(incoming: web.BaseRequest, behind_proxy: bool) -> str:
         host = named.get("host") or incoming.headers.get("X-Forwarded-Host") or host
         prefix = incoming.headers.get("X-Forwarded-Prefix", "").rstrip("/")
     return f"{scheme}://{host}{prefix}"
-
-
-async def _body(incoming: web.BaseRequest) -> bytes:
-    """A JSON body, whole. Raises `TooLarge`, `BadRequest`."""
-    parts, size = [], 0
-    async for block in body_blocks(incoming, BODY_PATIENCE):
-        size += len(block)
-        if size > wire.BODY_LIMIT:
-            raise TooLarge(f"The request body is larger than {wire.BODY_LIMIT} bytes.")
-        parts.append(block)
-    return b"".join(parts)
 
 
 def _respond(incoming: web.BaseRequest, reply: Reply) -> web.Response:

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from glimpse.access.policy import Policy
 from glimpse.domain.context import Context
-from glimpse.domain.patch import WRITABLE, Change
+from glimpse.domain.patch import LOCATIONS, WRITABLE, Change
 from glimpse.domain.record import Image
 from glimpse.domain.schema import RESERVED_PREFIX
 from glimpse.errors import Forbidden, SettingsError
@@ -112,7 +112,7 @@ class Protection:
         """Raise `Forbidden` when one of the changes to what the caller sees is not for them."""
         there = set(seen.properties)
         for change in changes:
-            if change.name in WRITABLE or not self.enabled:
+            if change.name in WRITABLE or change.name == LOCATIONS or not self.enabled:
                 continue
             if change.operation == "remove":
                 self.require("delete", change.name, context)

@@ -12,16 +12,17 @@ from aiohttp.web_exceptions import HTTPException
 
 from glimpse.api.images import ImageCalls
 from glimpse.api.sending import send
-from glimpse.api.wire import NO_CONTENT, Reply, Request, every_reply
+from glimpse.api.wire import BODY_LIMIT, NO_CONTENT, Reply, Request, every_reply
 from glimpse.db.engine import Database
 from glimpse.domain.record import Image
-from glimpse.errors import BadRequest, RangeNotSatisfiable, Unavailable, UnsupportedMediaType
+from glimpse.errors import BadRequest, RangeNotSatisfiable, TooLarge, Unavailable, UnsupportedMediaType
 from glimpse.images.data import ImageData
 from glimpse.images.manage import Records
 from glimpse.settings import Settings
 from glimpse.stores.driver import BLOCK, Reader
 
 BYTES_TYPE = "application/octet-stream"
+BODY_PATIENCE = 60.0  # seconds without a byte of a JSON body
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ class ImageDataCalls:
 
     async def download(self, request: Request, incoming: web.BaseRequest) -> Reply | web.StreamResponse:
         """GET /v2/images/{image_id}/file"""
-        image, opened = await self.data.download(request.context, request.parts["image_id"])
+        prefer = request.query.get("prefer")
+        image, opened = await self.data.download(
+            request.context, request.parts["image_id"], None if prefer is None else prefer.split(",")
+        )
         if opened is None:
             return NO_CONTENT
         reader = opened.reader
@@ -71,7 +75,7 @@ class ImageDataCalls:
         image = await self.database.run(
             self.records.delete, request.context, request.parts["image_id"], self.images.precondition(request)
         )
-        await asyncio.shield(self.data.erase(image))
+        await asyncio.shield(self.data.erase(image.locations))
         return NO_CONTENT
 
 
@@ -83,6 +87,17 @@ def _announced_size(request: Request, incoming: web.BaseRequest) -> int | None:
     if not re.fullmatch(r"[0-9]{1,19}", header.strip()):
         raise BadRequest(f"x-openstack-image-size must be a number of bytes, not {header[:32]!r}")
     return int(header)
+
+
+async def whole_body(incoming: web.BaseRequest) -> bytes:
+    """A JSON body, whole. Raises `TooLarge`, `BadRequest`."""
+    parts, size = [], 0
+    async for block in body_blocks(incoming, BODY_PATIENCE):
+        size += len(block)
+        if size > BODY_LIMIT:
+            raise TooLarge(f"The request body is larger than {BODY_LIMIT} bytes.")
+        parts.append(block)
+    return b"".join(parts)
 
 
 async def body_blocks(incoming: web.BaseRequest, patience: float | None) -> AsyncIterator[bytes]:

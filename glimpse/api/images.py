@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,8 @@ from glimpse.db.engine import Connection
 from glimpse.db.image_query import OPERATORS, SORT_KEYS, ImageQuery
 from glimpse.domain import patch
 from glimpse.domain.context import Context
-from glimpse.domain.record import Image
+from glimpse.domain.locations import LocationRules
+from glimpse.domain.record import Image, Location
 from glimpse.domain.schema import INT_MAX
 from glimpse.errors import BadRequest, UnsupportedMediaType
 from glimpse.images.manage import Records
@@ -62,18 +63,17 @@ class ImageCalls:
             document["next"] = parameters.page_link(_PATH, request.query, found[-1].id)
         return json_reply(document)
 
-    def update(self, request: Request) -> Reply:
-        """PATCH /v2/images/{image_id}"""
+    def update(self, request: Request, rules: LocationRules | None) -> tuple[Reply, Sequence[Location]]:
+        """PATCH /v2/images/{image_id}, with the locations that the image lost by it."""
         media = request.media_type()
         if media not in (patch.MEDIA_V20, patch.MEDIA_V21):
             accepted = f"{patch.MEDIA_V20}, {patch.MEDIA_V21}"
             raise UnsupportedMediaType(f"Content-Type must be one of {accepted}", {"Accept-Patch": accepted})
         changes = patch.parse(media, request.json())
-        return json_reply(
-            self.body(
-                self.records.change(request.context, request.parts["image_id"], changes, self.precondition(request))
-            )
+        image, lost = self.records.change(
+            request.context, request.parts["image_id"], changes, self.precondition(request), rules
         )
+        return json_reply(self.body(image)), lost
 
     def precondition(self, request: Request) -> Callable[[Image], None]:
         """Holds If-Match against the image as this caller reads it."""
@@ -117,13 +117,18 @@ class ImageCalls:
         places: dict[str, Any] = {}
         locations = self.stores.by_weight(image.locations)
         if self.settings.show_multiple_locations:
-            places["locations"] = [{"url": each.url, "metadata": dict(each.metadata)} for each in locations]
+            places["locations"] = [self.location(each) for each in locations]
         if self.settings.show_image_direct_url and locations:
             places["direct_url"] = locations[0].url
         if self.stores.multi and locations:
             ids = [store.id for each in locations if (store := self.stores.holding(each)) is not None]
             places |= {"stores": ",".join(ids)} if ids else {}
         return places
+
+    def location(self, location: Location) -> dict[str, Any]:
+        """A location as clients get it: with the store that holds it, where there are several."""
+        store = self.stores.holding(location) if self.stores.multi else None
+        return {"url": location.url, "metadata": {**location.metadata, **({"store": store.id} if store else {})}}
 
     def _query(self, request: Request) -> Callable[[Connection], ImageQuery]:
         """The query, parsed at once; its marker is looked up when there is a connection."""

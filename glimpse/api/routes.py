@@ -15,6 +15,7 @@ from glimpse.api.image_data import ImageDataCalls
 from glimpse.api.image_parts import ImagePartCalls
 from glimpse.api.images import LIST_PARAMETERS, ImageCalls
 from glimpse.api.info import InfoCalls
+from glimpse.api.locations import LocationCalls
 from glimpse.api.operator import SCHEMAS, OperatorCalls
 from glimpse.api.wire import Reply, Request
 from glimpse.errors import MethodNotAllowed, NotFound
@@ -28,6 +29,7 @@ class Calls:
     image_data: ImageDataCalls
     image_parts: ImagePartCalls
     info: InfoCalls
+    locations: LocationCalls
     operator: OperatorCalls
 
 
@@ -73,12 +75,13 @@ ROUTES: tuple[Route, ...] = (
           about="Register an image", schema="image", answer="image"),
     Route("GET", "/v2/images/{image_id}", "get_image", "2.0", lambda calls: calls.images.show,
           about="Show an image", answer="image"),
-    Route("PATCH", "/v2/images/{image_id}", "modify_image", "2.0", lambda calls: calls.images.update, takes_body=True,
-          about="Change an image", schema="image", answer="image"),
+    Route("PATCH", "/v2/images/{image_id}", "modify_image", "2.0", data=lambda calls: calls.locations.update,
+          takes_body=True, about="Change an image", schema="image", answer="image"),
     Route("DELETE", "/v2/images/{image_id}", "delete_image", "2.0", data=lambda calls: calls.image_data.delete,
           about="Delete an image and its data"),
     Route("GET", "/v2/images/{image_id}/file", "download_image", "2.0",
-          data=lambda calls: calls.image_data.download, about="Download an image's data"),
+          data=lambda calls: calls.image_data.download, about="Download an image's data",
+          query={"prefer": {"type": "string"}}),
     Route("PUT", "/v2/images/{image_id}/file", "upload_image", "2.0", data=lambda calls: calls.image_data.upload,
           takes_body=True, about="Upload an image's data", success=204),
     Route("POST", "/v2/images/{image_id}/actions/deactivate", "deactivate", "2.3",
@@ -104,6 +107,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v2/info/stores", "", "2.8", lambda calls: calls.info.list_stores, about="List stores"),
     Route("GET", "/v2/info/stores/detail", "stores_info_detail", "2.13",
           lambda calls: calls.info.list_stores_in_detail, about="List stores with their configuration"),
+    Route("DELETE", "/v2/stores/{store_id}/{image_id}", "delete_image_location", "2.10",
+          data=lambda calls: calls.locations.leave, about="Remove an image's data from one store"),
     *(Route("GET", f"/v2/schemas/{name}", "", since, _schema(name), about=f"Show the JSON Schema of {name}")
       for name, since in SCHEMAS.items()),
 )  # fmt: skip

@@ -148,7 +148,9 @@ def insert(connection: Connection, image: Image) -> None:
 
 
 def update(connection: Connection, before: Image, after: Image) -> None:
-    """Write what differs between two versions of a record, but for its status (see `set_status`) and locations."""
+    """Write what differs between two versions of a record; a status that differs is changed by compare-and-swap."""
+    if after.status != before.status:
+        set_status(connection, after.id, before.status, after.status, after.updated_at)
     changed = {
         name: getattr(after, name)
         for name in _COLUMNS
@@ -170,6 +172,26 @@ def update(connection: Connection, before: Image, after: Image) -> None:
     _put_properties(connection, after.id, new, after.updated_at)
     _remove_tags(connection, after.id, set(before.tags) - set(after.tags), after.updated_at)
     _insert_tags(connection, after.id, [tag for tag in after.tags if tag not in before.tags], after.updated_at)
+    _update_locations(connection, before, after)
+
+
+def _update_locations(connection: Connection, before: Image, after: Image) -> None:
+    known = {location.id: location for location in before.locations}
+    for location in after.locations:
+        if location.id is None:
+            add_location(connection, after.id, location, after.updated_at)
+        elif location != known[location.id]:
+            values = {"value": location.url, "meta_data": json.dumps(dict(location.metadata))}
+            row = image_locations.update().where(image_locations.c.id == location.id)
+            connection.execute(row.values(**values, updated_at=after.updated_at))
+    for gone in known.keys() - {location.id for location in after.locations}:
+        remove_location(connection, gone, after.updated_at)
+
+
+def remove_location(connection: Connection, location_id: int | None, when: datetime) -> None:
+    """Take a location from its image; it is `pending_delete` until its bytes are gone too (see `erased`)."""
+    row = image_locations.update().where(image_locations.c.id == location_id)
+    connection.execute(row.values(status="pending_delete", deleted=True, deleted_at=when))
 
 
 def set_status(connection: Connection, image_id: str, before: str, after: str, when: datetime, **values: Any) -> None:
@@ -222,15 +244,21 @@ def delete(connection: Connection, image: Image, status: str, when: datetime) ->
 
 
 def to_erase(connection: Connection, before: datetime) -> list[Location]:
-    """Locations of images deleted before that moment whose bytes are still to be erased.
+    """Locations that were deleted, with their image or alone, before that moment and whose bytes are still there.
 
-    Images in `pending_delete` are not among them: those wait for the scrubber (option delayed_delete).
+    Images in `pending_delete` are not among them: those wait for the scrubber (option delayed_delete). Nor is a place
+    that holds bytes of its image again.
     """
+    again = image_locations.alias()
+    live = sa.exists().where(
+        again.c.image_id == image_locations.c.image_id, again.c.value == image_locations.c.value,
+        again.c.deleted == sa.false(),
+    )  # fmt: skip
     query = (
         sa.select(image_locations.c.value, image_locations.c.meta_data, image_locations.c.status, image_locations.c.id)
         .join(images, images.c.id == image_locations.c.image_id)
         .where(image_locations.c.status == "pending_delete", image_locations.c.deleted == sa.true())
-        .where(images.c.status == "deleted", image_locations.c.deleted_at < before)
+        .where(images.c.status != "pending_delete", image_locations.c.deleted_at < before, ~live)
     )
     return [Location(row[0], json.loads(row[1] or "{}"), row[2], row[3]) for row in connection.execute(query)]
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from glimpse.domain import locations
+from glimpse.domain.locations import LocationRules
 from glimpse.domain.record import Image
 from glimpse.domain.schema import READ_ONLY, RESERVED, RESERVED_PREFIX, ImageSchema
 from glimpse.errors import BadRequest, Conflict, Forbidden
@@ -19,6 +21,7 @@ MEDIA_V20 = "application/openstack-images-v2.0-json-patch"
 MEDIA_V21 = "application/openstack-images-v2.1-json-patch"
 
 OPERATIONS = ("add", "replace", "remove")
+LOCATIONS = "locations"
 
 # Base properties that a client may change; everything else with a base name is read-only.
 WRITABLE = frozenset({
@@ -29,12 +32,13 @@ WRITABLE = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One operation on one property."""
+    """One operation on one property; `position` is where in the list, for a single location."""
 
     operation: str
     name: str
     value: Any = None
     may_overwrite: bool = True
+    position: str = ""
 
 
 def parse(media_type: str, body: Any) -> list[Change]:
@@ -66,7 +70,8 @@ def _parse_one(entry: Any, old_form: bool) -> Change:
     if operation != "remove" and "value" not in entry:
         raise BadRequest(f'Operation "{operation}" requires a member named "value".')
     _check_allowed(tokens[0])
-    return Change(operation, tokens[0], entry.get("value"), may_overwrite=not old_form)
+    position = tokens[1] if len(tokens) > 1 else ""
+    return Change(operation, tokens[0], entry.get("value"), may_overwrite=not old_form, position=position)
 
 
 _BAD_ESCAPE = re.compile(r"~(?![01])")
@@ -88,7 +93,7 @@ def _tokens(pointer: Any) -> list[str]:
 
 def _check_depth(operation: str, tokens: list[str]) -> None:
     wanted = 1
-    if tokens[0] == "locations" and operation != "replace":
+    if tokens[0] == LOCATIONS and operation != "replace":
         wanted = 2
     if len(tokens) != wanted:
         raise BadRequest(f"Invalid JSON pointer for this resource: '/{'/'.join(tokens)[:100]}'")
@@ -99,19 +104,33 @@ def _check_allowed(name: str) -> None:
         raise Forbidden(f"Attribute '{name}' is read-only.")
     if name in RESERVED or name.startswith(RESERVED_PREFIX):
         raise Forbidden(f"Attribute '{name[:255]}' is reserved.")
-    if name == "locations":
-        raise Forbidden("It is not allowed to change the locations of an image here.")
 
 
-def apply(image: Image, changes: list[Change], schema: ImageSchema, is_admin: bool) -> Image:
-    """The record after all changes; the one before stays as it is.
+def apply(
+    image: Image, changes: list[Change], schema: ImageSchema, is_admin: bool, rules: LocationRules | None = None
+) -> Image:
+    """The record after all changes; the one before stays as it is. Without `rules` nobody changes locations.
 
     Raises `BadRequest` (value), `Conflict` (the property is missing, or there already), `Forbidden` (not removable, not
-    now, or the owner's change by anyone but an admin).
+    now, or the owner's change by anyone but an admin), and what `domain.locations` raises.
     """
     for change in changes:
-        image = _apply_one(image, change, schema, is_admin)
+        if change.name == LOCATIONS:
+            image = _apply_to_locations(image, change, schema, rules)
+        else:
+            image = _apply_one(image, change, schema, is_admin)
     return image
+
+
+def _apply_to_locations(image: Image, change: Change, schema: ImageSchema, rules: LocationRules | None) -> Image:
+    if rules is None:
+        raise Forbidden("It's not allowed to change locations if locations are invisible.")
+    if change.operation == "remove":
+        return locations.remove(image, change.position)
+    values = schema.validate_value(LOCATIONS, change.value if change.operation == "replace" else [change.value])
+    if change.operation == "replace":
+        return locations.replace(image, values, rules)
+    return locations.add(image, change.position, values[0], rules)
 
 
 def _apply_one(image: Image, change: Change, schema: ImageSchema, is_admin: bool) -> Image:

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -179,20 +179,27 @@ class ImageData:
 
     # --- download ----------------------------------------------------------------------------------------------------
 
-    async def download(self, context: Context, image_id: str) -> tuple[Image, OpenImage | None]:
+    async def download(
+        self, context: Context, image_id: str, prefer: Sequence[str] | None = None
+    ) -> tuple[Image, OpenImage | None]:
         """The image and its open bytes; None when it has none (API reference, Download binary image data).
 
-        The locations are tried by weight. Raises `NotFound`, `Forbidden`, `Unavailable` before the first byte.
+        The locations are tried by weight, those in stores that the caller prefers before the others. Raises
+        `NotFound`, `Forbidden`, `BadRequest`, `Unavailable` before the first byte.
         """
-        image = await self.database.run(self._may_download, context, image_id)
+        image = await self.database.run(self._may_download, context, image_id, prefer)
         failure: GlimpseError | None = None
-        for location in self.stores.by_weight(image.locations):
+        for location in self._in_order(image, prefer or ()):
             store = self.stores.holding(location)
             if store is None:
                 failure = Unavailable("No configured store understands the image's location.")
                 continue
             try:
-                return image, OpenImage(await store.store.open(location.url), store.store.facts.ranges)
+                reader = await store.store.open(location.url)
+                if image.size is None or reader.size in (None, image.size):
+                    return image, OpenImage(reader, store.store.facts.ranges)
+                await reader.close()
+                raise Unavailable("The store does not hold the whole image.")
             except GlimpseError as error:
                 LOG.warning("image %s cannot be read from store %s: %s", image_id, store.id, error.message)
                 failure = error
@@ -200,7 +207,14 @@ class ImageData:
             return image, None
         raise failure
 
-    def _may_download(self, context: Context, image_id: str) -> Image:
+    def _in_order(self, image: Image, prefer: Sequence[str]) -> list[Location]:
+        def is_other(location: Location) -> bool:
+            store = self.stores.holding(location)
+            return store is None or store.id not in prefer
+
+        return sorted(self.stores.by_weight(image.locations), key=is_other)
+
+    def _may_download(self, context: Context, image_id: str, prefer: Sequence[str] | None) -> Image:
         image = self.database.read(lambda connection: images.get(connection, image_id, context))
         if image.size and not image.locations:
             # Its rows were read one after the other: perhaps it was deleted in between.
@@ -208,19 +222,29 @@ class ImageData:
         if image.status == "deactivated" and not context.is_admin:
             raise Forbidden("The requested image has been deactivated. Image data download is forbidden.")
         self.policy.require_for_image("download_image", context, image)
+        if prefer is not None:
+            self.policy.require_for_image("download_from_store", context, image)
+            self._check_stores(prefer)
         return image
+
+    def _check_stores(self, wanted: Sequence[str]) -> None:
+        if not self.stores.multi:
+            raise BadRequest("Multi backend is not supported at this site.")
+        for store_id in wanted:
+            if self.stores.get(store_id) is None:
+                raise BadRequest(f"Store {store_id[:64]!r} is not configured; known are {', '.join(self.stores.ids)}")
 
     # --- erase -------------------------------------------------------------------------------------------------------
 
-    async def erase(self, image: Image) -> None:
-        """Remove the bytes of an image whose record is deleted; what a store refuses now, a sweep tries again."""
-        for location in image.locations:
+    async def erase(self, locations: Iterable[Location]) -> None:
+        """Remove the bytes of locations that records have lost; what a store refuses now, a sweep tries again."""
+        for location in locations:
             await self._erase_one(location)
 
     async def _erase_one(self, location: Location) -> None:
         store = self.stores.holding(location)
         if store is None:
-            LOG.warning("bytes of a deleted image stay where they are: no configured store understands their location")
+            LOG.warning("bytes stay where they are: no configured store understands their location")
             return
         try:
             if store.store.facts.writable:

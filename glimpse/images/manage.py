@@ -17,10 +17,12 @@ from glimpse.db.engine import Connection, Database
 from glimpse.db.image_query import ImageQuery
 from glimpse.domain import lifecycle, patch
 from glimpse.domain.context import Context
-from glimpse.domain.record import Image
+from glimpse.domain.locations import LocationRules
+from glimpse.domain.record import Image, Location
 from glimpse.domain.schema import READ_ONLY, RESERVED, RESERVED_PREFIX, ImageSchema
 from glimpse.errors import BadRequest, Forbidden, NotFound, TooLarge
 from glimpse.settings import Settings
+from glimpse.stores.registry import Stores
 
 # What a client may not even mention when it creates an image; `id` is the exception among the read-only ones.
 _NOT_AT_CREATE = (READ_ONLY | RESERVED | {"locations"}) - {"id"}
@@ -44,6 +46,7 @@ class Records:
     policy: Policy
     schema: ImageSchema
     protection: Protection
+    stores: Stores
 
     def create(self, context: Context, body: Any) -> Image:
         """Register an image without data (API reference, Create image).
@@ -97,24 +100,34 @@ class Records:
             raise BadRequest(f"Invalid marker {image_id[:64]!r}: no such image.") from error
         raise Forbidden("The image that the marker names is not visible to you.")
 
-    def change(self, context: Context, image_id: str, changes: list[patch.Change], precondition: Precondition) -> Image:
-        """Apply a JSON patch, all of it or nothing (API reference, Update image).
+    def change(
+        self,
+        context: Context,
+        image_id: str,
+        changes: list[patch.Change],
+        precondition: Precondition,
+        rules: LocationRules | None,
+    ) -> tuple[Image, list[Location]]:
+        """Apply a JSON patch, all of it or nothing (API reference, Update image): the image, and what it lost.
 
         The row is locked from the read to the write, so two changes at once never lose one. `precondition` gets the
-        image as it is before. Raises what that raises, and
-        `NotFound`, `BadRequest`, `Forbidden`, `Conflict`, `TooLarge`.
+        image as it is before. Locations come in the order in which clients see them. Raises what `precondition` raises,
+        `NotFound`, `BadRequest`, `Forbidden`, `Conflict`, `TooLarge`, and `Unmeasured` for locations that `rules` know
+        nothing of.
         """
 
-        def work(connection: Connection) -> Image:
+        def work(connection: Connection) -> tuple[Image, list[Location]]:
             before = images.get(connection, image_id, context, lock=True)
             self.policy.require_for_image("get_image", context, before)
             if not changes:
-                return before
-            self.policy.require_for_image("modify_image", context, before)
+                return before, []
+            for rule in dict.fromkeys(_rule_for(change) for change in changes):
+                self.policy.require_for_image(rule, context, before)
             require_owner(context, before)
             seen = self.protection.readable(before, context)
             precondition(self._as_seen(before, context))
-            after = patch.apply(seen, changes, self.schema, context.is_admin)
+            seen = seen.with_(locations=tuple(self.stores.by_weight(seen.locations)))
+            after = patch.apply(seen, changes, self.schema, context.is_admin, rules)
             self.protection.require_changes(changes, seen, context)
             if seen.properties != before.properties:
                 # What the caller may not read stays, unless it was just replaced.
@@ -124,9 +137,11 @@ class Records:
             self._check_properties(after, before)
             after = after.with_(updated_at=lifecycle.now())
             images.update(connection, before, after)
-            return after
+            kept = {location.id for location in after.locations}
+            return after, [location for location in before.locations if location.id not in kept]
 
-        return self._as_seen(self.database.write(work), context)
+        after, lost = self.database.write(work)
+        return self._as_seen(after, context), lost
 
     def _as_seen(self, image: Image, context: Context) -> Image:
         """Without what the caller may not read; locations of a deactivated image are for admins only."""
@@ -239,6 +254,12 @@ class Records:
             within("property", len(names), self.settings.image_property_quota)
         if before is None or set(after.tags) != set(before.tags):
             within("tag", len(after.tags), self.settings.image_tag_quota)
+
+
+def _rule_for(change: patch.Change) -> str:
+    if change.name != patch.LOCATIONS:
+        return "modify_image"
+    return "delete_image_location" if change.operation == "remove" else "set_image_location"
 
 
 def within(what: str, count: int, quota: int) -> None:

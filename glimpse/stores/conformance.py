@@ -67,6 +67,10 @@ class ReadableStore:
         assert await read(harness.store, url) == content
         assert await harness.store.stat(url) in (len(content), None)
 
+    async def test_knows_what_is_not_its_own(self, harness: Harness) -> None:
+        for url in ("", "x", "nothing://x/y", "file:///etc/passwd", "http//x", "file://[", "http:"):
+            assert not harness.store.owns(url)
+
     async def test_open_knows_the_size(self, harness: Harness) -> None:
         reader = await harness.store.open(await harness.place(b"12345"))
         assert reader.size in (5, None)
@@ -118,6 +122,7 @@ class WritableStore:
         stored = await harness.store.put(str(uuid.uuid4()), blocks(content), len(content) if announced else None)
         assert stored.size == len(content)
         assert stored.url.partition("://")[0] in harness.store.facts.schemes
+        assert harness.store.owns(stored.url)
         assert await read(harness.store, stored.url) == content
 
     async def test_a_second_put_is_refused_and_changes_nothing(self, harness: Harness) -> None:

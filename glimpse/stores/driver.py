@@ -69,6 +69,10 @@ class Store(Protocol):
     facts: Facts
     details: Mapping[str, Any]  # what admins may read of its configuration (stores/detail): never a secret
 
+    def owns(self, url: str) -> bool:
+        """Whether the URL is in this store's own place, as far as its text tells. Asks nobody."""
+        ...
+
     async def put(self, image_id: str, blocks: AsyncIterator[bytes], size: int | None) -> Stored:
         """Keep the bytes of an image: all of them, durable when this returns, or none.
 

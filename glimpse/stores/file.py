@@ -98,6 +98,13 @@ class FileStore:
         except OSError as error:
             raise _translated(error) from error
 
+    def owns(self, url: str) -> bool:
+        try:
+            path = Path(os.path.normpath(_path(url)))
+        except (NotFound, ValueError):
+            return False
+        return any(path.is_relative_to(directory) for directory, _ in self._directories)
+
     async def put(self, image_id: str, blocks: AsyncIterator[bytes], size: int | None) -> Stored:
         if self._read_only:
             raise Gone("The store cannot be written to.")

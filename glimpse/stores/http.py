@@ -61,6 +61,9 @@ class HttpStore:
             raise _refused(response.status)
         return response
 
+    def owns(self, url: str) -> bool:
+        return url.startswith(("http://", "https://"))
+
     async def put(self, image_id: str, blocks: AsyncIterator[bytes], size: int | None) -> Stored:
         raise Gone("The store cannot be written to.")
 

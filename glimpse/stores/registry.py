@@ -58,12 +58,17 @@ class Stores:
         return self._by_id.get(store_id)
 
     def holding(self, location: Location) -> ConfiguredStore | None:
-        """The store that a location belongs to: the one it names, or else the first that understands its URL."""
-        named = self._by_id.get(str(location.metadata.get("store", "")))
-        if named is not None:
-            return named
+        """The store that a location belongs to: the one it names, or that has its place, or just knows its scheme."""
         scheme = location.url.partition("://")[0].lower()
-        return next((store for store in self._by_id.values() if scheme in store.store.facts.schemes), None)
+        named = self._by_id.get(str(location.metadata.get("store", "")))
+        if named is not None and scheme in named.store.facts.schemes:
+            return named
+        knowing = (store for store in self._by_id.values() if scheme in store.store.facts.schemes)
+        return self.owning(location.url) or next(knowing, None)
+
+    def owning(self, url: str) -> ConfiguredStore | None:
+        """The store whose own place a URL is in (spec 3.4)."""
+        return next((store for store in self._by_id.values() if store.store.owns(url)), None)
 
     def by_weight(self, locations: Iterable[Location]) -> list[Location]:
         """Locations in the order to try them: highest weight first, else as they came (spec 3.4)."""

@@ -62,7 +62,7 @@ def data(settings: Settings, database: Database) -> ImageData:
 def records(settings: Settings, data: ImageData) -> Records:
     formats = settings.formats
     schema = ImageSchema(formats.container_formats, formats.disk_formats)
-    return Records(settings, data.database, data.policy, schema, Protection(settings, data.policy))
+    return Records(settings, data.database, data.policy, schema, Protection(settings, data.policy), data.stores)
 
 
 @pytest.fixture
@@ -266,7 +266,7 @@ async def test_bytes_that_nobody_can_reach_are_not_called_erased(data: ImageData
     gone = now_is(data, image)
     data.database.write(lambda c: images.delete(c, gone, "deleted", lifecycle.now()))
     [location] = data.database.read(lambda c: images.to_erase(c, lifecycle.now() + timedelta(1)))
-    await data.erase(gone.with_(locations=(Location("rbd://pool/image", {}, id=location.id),)))
+    await data.erase([Location("rbd://pool/image", {}, id=location.id)])
     assert data.database.read(lambda c: images.to_erase(c, lifecycle.now() + timedelta(1)))
 
 

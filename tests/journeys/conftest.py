@@ -8,7 +8,7 @@ more than the original does: leave them out there (`-m "not better_than_glance"`
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import bcrypt
@@ -16,6 +16,7 @@ import pytest
 
 from .client import Api
 from .service import MULTI_STORE, SINGLE_STORE, Service
+from .site import Site
 
 PROJECT_A = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 PROJECT_B = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
@@ -25,6 +26,20 @@ USERS = {
     "alice": (PROJECT_A, "member,reader"),
     "bob": (PROJECT_B, "member,reader"),
     "carol": (PROJECT_A, "reader"),
+}
+# Other services of the cloud, as the location API knows them.
+SERVICE_USERS = {**USERS, "nova": (PROJECT_OF_ADMIN, "service,member,reader")}
+
+# What shows locations and lets them be changed.
+LOCATIONS: dict[str, dict[str, object]] = {
+    "DEFAULT": {
+        "enabled_backends": "fs:file,fast:file,web:http",
+        "show_multiple_locations": True,
+        "show_image_direct_url": True,
+        "hashing_algorithm": "sha256",
+        "image_location_quota": 4,
+    },
+    "web": {"weight": 50},
 }
 
 # What the second, single-store service has that the first has not.
@@ -143,17 +158,7 @@ def limited(single: Service) -> Iterator[Api]:
 def guarded(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Iterator[Service]:
     """A service with users: HTTP basic authentication from a password file."""
     home = tmp_path_factory.mktemp("guarded")
-    passwords = home / "htpasswd"
-    lines = []
-    for name, (project, roles) in USERS.items():
-        digest = bcrypt.hashpw(f"{name}-secret".encode(), bcrypt.gensalt(4)).decode()
-        lines.append(f"{name}:{digest}:{project}:{roles}\n")
-    passwords.write_text("".join(lines))
-    changes: dict[str, dict[str, object]] = {
-        "DEFAULT": {"http_basic_auth_user_file": passwords},
-        "paste_deploy": {"flavor": "http_basic"},
-    }
-    yield from _run(Service(home, MULTI_STORE, changes), tables)
+    yield from _run(Service(home, MULTI_STORE, with_users(home, USERS)), tables)
 
 
 @pytest.fixture(scope="session")
@@ -163,6 +168,43 @@ def user(guarded: Service) -> Iterator[Callable[[str], Api]]:
     yield callers.__getitem__
     for caller in callers.values():
         caller.close()
+
+
+def with_users(home: Path, users: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, object]]:
+    """What a service with a password file has that the plain one has not."""
+    passwords = home / "htpasswd"
+    lines = []
+    for name, (project, roles) in users.items():
+        digest = bcrypt.hashpw(f"{name}-secret".encode(), bcrypt.gensalt(4)).decode()
+        lines.append(f"{name}:{digest}:{project}:{roles}\n")
+    passwords.write_text("".join(lines))
+    return {"DEFAULT": {"http_basic_auth_user_file": passwords}, "paste_deploy": {"flavor": "http_basic"}}
+
+
+@pytest.fixture(scope="session")
+def open_places(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Iterator[Service]:
+    """A service with users that shows locations and lets them be changed; its third store reads from web servers."""
+    home = tmp_path_factory.mktemp("places")
+    service = Service(home, MULTI_STORE, with_users(home, SERVICE_USERS))
+    service.configure(LOCATIONS)
+    yield from _run(service, tables)
+
+
+@pytest.fixture(scope="session")
+def placer(open_places: Service) -> Iterator[Callable[[str], Api]]:
+    """`placer("alice")` calls that service as alice; there is also nova, another service."""
+    callers = {name: Api(open_places.url, (name, f"{name}-secret")) for name in SERVICE_USERS}
+    yield callers.__getitem__
+    for caller in callers.values():
+        caller.close()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A web server with pages to point locations at."""
+    made = Site()
+    yield made
+    made.stop()
 
 
 @pytest.fixture

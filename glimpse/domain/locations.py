@@ -1,0 +1,191 @@
+"""The places of an image's bytes, as a PATCH changes them (API reference, Update image; spec 1.2.5).
+
+No store is asked here: what has to be known of a URL comes in with `LocationRules`, and a URL that nobody has looked at
+yet is given back with `Unmeasured`, so that the caller can look and come again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from glimpse.domain.lifecycle import check_transition
+from glimpse.domain.record import Image, Location
+from glimpse.domain.schema import TEXT_MAX
+from glimpse.errors import BadRequest, Conflict, Forbidden, TooLarge
+
+MD5_SIZE = 16  # bytes
+
+
+class Unmeasured(Exception):
+    """A change names URLs that no store has been asked about."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        super().__init__(f"{len(urls)} URLs")
+        self.urls = urls
+
+
+@dataclass(frozen=True)
+class LocationRules:
+    """What changes of locations depend on.
+
+    `quota` is the most locations of an image (negative: no limit), `algorithm` the hash that images have here,
+    `store_of` finds the id of the store that a URL belongs to, None where clients do not see ids. `sizes` holds the
+    bytes behind each URL that was looked at, None for one that cannot be used.
+    """
+
+    quota: int
+    algorithm: str
+    store_of: Callable[[str], str | None]
+    sizes: Mapping[str, int | None]
+
+
+def add(image: Image, position: str, value: Mapping[str, Any], rules: LocationRules) -> Image:
+    """One more location; the first one makes a queued image active.
+
+    Locations are kept in the order in which they came, so `position` only has to make sense. Raises `BadRequest`,
+    `Conflict`, `TooLarge`, `Unmeasured`.
+    """
+    _require_open(image, "add")
+    facts = _validation_data(image, [value], rules.algorithm)
+    if position != "-" and not _is_number(position):
+        raise BadRequest("Invalid position for adding a location.")
+    return _activated(_with_new(image, [value], rules), facts)
+
+
+def replace(image: Image, values: Sequence[Mapping[str, Any]], rules: LocationRules) -> Image:
+    """All locations of an image that has none, or other metadata for those that it has.
+
+    Raises `BadRequest`, `Conflict`, `Forbidden`, `TooLarge`, `Unmeasured`.
+    """
+    if not values:
+        # An image that once had data never loses all of it and waits for other data (OSSA-2016-006).
+        raise Forbidden("Cannot set locations to empty list.")
+    _require_open(image, "replace")
+    facts = _validation_data(image, values, rules.algorithm)
+    if not image.locations:
+        return _activated(_with_new(image, values, rules), facts)
+    if sorted(value["url"] for value in values) != sorted(location.url for location in image.locations):
+        raise BadRequest("The image has locations already: replacing them may only change their metadata.")
+    new = [_location(value, rules) for value in values]
+    # The rows stay and keep their order, so the first row gets the first URL.
+    ids = sorted(location.id or 0 for location in image.locations)
+    kept = (Location(each.url, each.metadata, id=row or None) for each, row in zip(new, ids, strict=True))
+    return _activated(image.with_(locations=tuple(kept)), facts)
+
+
+def remove(image: Image, position: str) -> Image:
+    """One location less, but never the last one. Raises `BadRequest`, `Conflict`, `Forbidden`."""
+    if image.status != "active":
+        raise Conflict(f"It's not allowed to remove locations if image status is {image.status}.")
+    if len(image.locations) <= 1:
+        raise Forbidden("Cannot remove last location in the image.")
+    if position == "-":
+        index = len(image.locations) - 1
+    elif _is_number(position) and int(position) < len(image.locations):
+        index = int(position)
+    else:
+        raise BadRequest("Invalid position for removing a location.")
+    return image.with_(locations=image.locations[:index] + image.locations[index + 1 :])
+
+
+def check_hash(algorithm: str, value: str) -> None:
+    """Raise `ValueError` with the reason when `value` is no hash of that algorithm in hex."""
+    _check_hex("os_hash_value", value, hashlib.new(algorithm, usedforsecurity=False).digest_size)
+
+
+def _require_open(image: Image, verb: str) -> None:
+    if image.status not in ("active", "queued"):
+        raise Conflict(f"It's not allowed to {verb} locations if image status is {image.status}.")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def _with_new(image: Image, values: Sequence[Mapping[str, Any]], rules: LocationRules) -> Image:
+    count = len(image.locations) + len(values)
+    if 0 <= rules.quota < count:
+        raise TooLarge(
+            "The limit has been exceeded on the number of allowed image locations."
+            f" Attempted: {count}, Maximum: {rules.quota}"
+        )
+    if unknown := [value["url"] for value in values if value["url"] not in rules.sizes]:
+        raise Unmeasured(list(dict.fromkeys(unknown)))
+    locations = list(image.locations)
+    for value in values:
+        new = _location(value, rules)
+        if not rules.sizes[new.url]:
+            raise BadRequest("Invalid location")
+        if any((old.url, old.metadata) == (new.url, new.metadata) for old in locations):
+            raise BadRequest(f"The location {new.url} already exists")
+        locations.append(new)
+    return image.with_(locations=tuple(locations), size=image.size or rules.sizes[values[0]["url"]])
+
+
+def _location(value: Mapping[str, Any], rules: LocationRules) -> Location:
+    metadata = dict(value["metadata"])
+    _check_metadata(metadata)
+    store = rules.store_of(value["url"])
+    if store is not None:
+        metadata["store"] = store
+    if len(json.dumps(metadata)) > TEXT_MAX:
+        raise BadRequest(f"The metadata of a location is longer than {TEXT_MAX} bytes.")
+    return Location(value["url"], metadata)
+
+
+def _check_metadata(value: Any) -> None:
+    """Objects, lists and text: what everybody who reads locations can handle."""
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            _check_metadata(each)
+    elif not isinstance(value, str):
+        raise BadRequest("The metadata of a location may only hold objects, lists and text.")
+
+
+def _activated(image: Image, facts: Mapping[str, str]) -> Image:
+    if image.status != "queued":
+        return image
+    check_transition(image, "active")
+    return image.with_(status="active", **facts)
+
+
+def _validation_data(image: Image, values: Sequence[Mapping[str, Any]], algorithm: str) -> Mapping[str, str]:
+    """What the caller says that the bytes hash to, as far as the image does not know it yet.
+
+    Only a queued image learns it: nobody replaces the bytes of an image by others (OSSN-0065). Raises `Conflict`.
+    """
+    said: dict[str, str] = {}
+    for value in values:
+        for name, text in value.get("validation_data", {}).items():
+            if said.setdefault(name, text) != text:
+                raise Conflict(f"Conflicting values for {name}")
+    new = {name: text for name, text in said.items() if getattr(image, name) != text}
+    for name in new:
+        if getattr(image, name):
+            raise Conflict(f"{name} is already set with a different value")
+    if not new:
+        return {}
+    if image.status != "queued":
+        raise Conflict(f"New value(s) for {', '.join(new)} may only be provided when image status is 'queued'")
+    if said["os_hash_algo"] != algorithm:
+        raise Conflict(f"os_hash_algo must be {algorithm}, not {said['os_hash_algo']}")
+    try:
+        if "checksum" in new:
+            _check_hex("checksum", new["checksum"], MD5_SIZE)
+        check_hash(algorithm, said["os_hash_value"])
+    except ValueError as error:
+        raise Conflict(str(error)) from error
+    return new
+
+
+def _check_hex(name: str, text: str, size: int) -> None:
+    try:
+        found = len(bytes.fromhex(text))
+    except ValueError as error:
+        raise ValueError(f"{name} ({text}) is not a valid hexadecimal value") from error
+    if found != size or len(text) != 2 * size:
+        raise ValueError(f"{name} ({text}) is not the correct size (should be {size} bytes)")

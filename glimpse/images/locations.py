@@ -1,0 +1,118 @@
+"""The places of an image's bytes while a caller waits: what of that needs a store, and so cannot be one transaction.
+
+A change of records runs in a record thread as ever. When it meets a URL that no store has been asked about, it is
+given up, the store is asked without a lock or a thread being held, and the change runs again from its start: every
+check comes before the first byte goes to a place that a caller named, and again when the answer is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from glimpse.access.policy import Policy, require_owner
+from glimpse.db import images
+from glimpse.db.engine import Connection, Database
+from glimpse.domain import lifecycle
+from glimpse.domain.context import Context
+from glimpse.domain.locations import LocationRules, Unmeasured
+from glimpse.domain.record import Image, Location
+from glimpse.domain.schema import is_storable
+from glimpse.errors import Conflict, Forbidden, GlimpseError, NotFound
+from glimpse.images.data import ImageData
+from glimpse.settings import Settings
+from glimpse.stores.registry import ConfiguredStore, Stores
+
+T = TypeVar("T")
+
+# Whoever may name files names every file of this machine (OSSA-2014-041, OSSA-2015-003); the last one names accounts.
+RESTRICTED = frozenset({"file", "filesystem", "swift+config"})
+
+
+@dataclass(frozen=True)
+class Locations:
+    """The calls on locations, with what they need."""
+
+    settings: Settings
+    database: Database
+    policy: Policy
+    stores: Stores
+    data: ImageData
+
+    async def settle(self, change: Callable[[LocationRules | None], tuple[T, Sequence[Location]]]) -> T:
+        """Run a change of records, again when a store has to be asked first; then erase what an image lost by it.
+
+        `change` gets the rules, None where the option show_multiple_locations forbids it all. It answers its result and
+        the locations that went.
+        """
+        sizes: dict[str, int | None] = {}
+        while True:
+            try:
+                result, lost = await self.database.run(change, self._rules(sizes))
+                break
+            except Unmeasured as question:
+                sizes |= zip(question.urls, await asyncio.gather(*map(self.measure, question.urls)), strict=True)
+        await asyncio.shield(self.data.erase(lost))
+        return result
+
+    def _rules(self, sizes: dict[str, int | None]) -> LocationRules | None:
+        settings = self.settings
+        if not settings.show_multiple_locations:
+            return None
+        return LocationRules(settings.image_location_quota, settings.hashing_algorithm, self.store_of, sizes)
+
+    def store_of(self, url: str) -> str | None:
+        """The id of the store that a URL belongs to, None where clients do not see ids (spec 3.4)."""
+        store = self.stores.owning(url)
+        return store.id if store is not None and self.stores.multi else None
+
+    async def measure(self, url: str) -> int | None:
+        """The bytes behind a URL that a caller named; None when it cannot be used, for whichever reason (OSSN-0078)."""
+        store = self._outside(url)
+        if store is None:
+            return None
+        try:
+            return await store.store.stat(url) or None
+        except GlimpseError:
+            return None
+
+    def _outside(self, url: str) -> ConfiguredStore | None:
+        """The store for a URL that is nobody's file, spelled exactly as a store understands it."""
+        scheme, _, rest = url.partition("://")
+        if scheme in RESTRICTED or not rest or not url.isprintable() or " " in url or not is_storable(url):
+            return None
+        return next((each for each in self.stores if scheme in each.store.facts.schemes), None)
+
+    def leave(self, context: Context, image_id: str, store_id: str) -> tuple[None, list[Location]]:
+        """Take an image out of one of its stores (API reference, Delete image from store); for `settle`.
+
+        Raises `NotFound`, `Forbidden`, `Conflict`.
+        """
+        if not self.stores.multi:
+            raise NotFound("Multi backend is not supported at this site.")
+        if self.stores.get(store_id) is None:
+            raise Conflict(f"Store {store_id[:64]!r} is not available on this node.")
+
+        def work(connection: Connection) -> list[Location]:
+            image = images.get(connection, image_id, context, lock=True)
+            for rule in ("get_image_location", "delete_image_location"):
+                self.policy.require_for_image(rule, context, image)
+            require_owner(context, image)
+            location = self._leaving(image, store_id)
+            images.remove_location(connection, location.id, lifecycle.now())
+            return [location]
+
+        return None, self.database.write(work)
+
+    def _leaving(self, image: Image, store_id: str) -> Location:
+        if image.status != "active":
+            raise Conflict(f"It's not allowed to remove locations if image status is {image.status}.")
+        if len(image.locations) == 1:
+            raise Forbidden("The image is in this store only. Consider deleting the image instead.")
+        for location in image.locations:
+            store = self.stores.holding(location)
+            if store is not None and store.id == store_id:
+                return location
+        raise NotFound(f"Image {image.id} is not stored in store {store_id}.")

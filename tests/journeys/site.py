@@ -1,0 +1,59 @@
+"""Somebody else's web server, on a free port of loopback: what http locations point to."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Site:
+    """A web server with pages in memory; `asked` lists the requests that came, `before` runs ahead of each GET."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        self.before: Callable[[str], None] = lambda path: None
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.answer(True)
+
+            def do_HEAD(self) -> None:
+                self.answer(False)
+
+            def answer(self, with_body: bool) -> None:
+                site.asked.append(f"{self.command} {self.path}")
+                if self.path.startswith("/moved/"):
+                    self.send_response(302)
+                    self.send_header("Location", self.headers.get("X-To") or site.pages[self.path].decode())
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                data = site.pages.get(self.path)
+                self.send_response(200 if data is not None else 404)
+                self.send_header("Content-Length", str(len(data or b"")))
+                self.end_headers()
+                if with_body and data is not None:
+                    site.before(self.path)
+                    self.wfile.write(data)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Nothing on the terminal."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def add(self, data: bytes, folder: str = "") -> str:
+        """A new page; its URL."""
+        path = f"/{folder}{uuid.uuid4()}"
+        self.pages[path] = data
+        return self.url + path
+
+    def stop(self) -> None:
+        """Close the port."""
+        self._server.shutdown()
+        self._server.server_close()
