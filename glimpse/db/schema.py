@@ -11,6 +11,7 @@ transaction. MySQL commits as it goes, there every step can be taken again.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -118,22 +119,22 @@ class Schema:
     def sync(self) -> bool:
         """Bring the database to the head, from wherever it is. Returns False when it was there already."""
         with self._locked() as connection:
-            if self._next_phase(connection) is None:
-                return self._add_ours(connection)
-            self._upgrade(connection, self.head("expand"))
-            self._move_locations(connection)
-            self._upgrade(connection, self.head("contract"))
-            self._add_ours(connection)
-            return True
+            changed = self._next_phase(connection) is not None
+            if changed:
+                self._upgrade(connection, self.head("expand"))
+                self._move_locations(connection)
+                self._upgrade(connection, self.head("contract"))
+            changed |= self._add_ours(connection)
+        return self._add_indexes() or changed
 
     def expand(self) -> bool:
         """Add what the new release needs. Returns False when there was nothing to add."""
         with self._locked() as connection:
-            if self._next_phase(connection) != "expand":
-                return self._add_ours(connection)
-            self._upgrade(connection, self.head("expand"))
-            self._add_ours(connection)
-            return True
+            changed = self._next_phase(connection) == "expand"
+            if changed:
+                self._upgrade(connection, self.head("expand"))
+            changed |= self._add_ours(connection)
+        return self._add_indexes() or changed
 
     def migrate(self) -> int:
         """Move data to where the new release looks for it, after `expand`. Returns the number of changed rows."""
@@ -178,6 +179,38 @@ class Schema:
         if added:
             self._tell(f"Added beside Glance's tables: {_list(tuple(added))}.")
         return bool(added)
+
+    def _add_indexes(self) -> bool:
+        """Build the indexes that lists walk, last and outside of any transaction: others read and write meanwhile."""
+        with self._one_line(), self._alone() as connection:
+            missing = additions.missing_indexes(connection)
+            if not missing:
+                return False
+            self._tell(f"Building {len(missing)} indexes for lists of images: minutes, if there are a million of them.")
+            built = additions.build_indexes(connection, missing, self._tell_failure)
+            self._tell(f"Indexes built: {built}.")
+            return built > 0
+
+    def _tell_failure(self, name: str, error: DBAPIError) -> None:
+        self._tell(f"Index {name} cannot be built ({self._words(error)}); lists work without it, but read more.")
+
+    @contextmanager
+    def _alone(self) -> Iterator[Connection]:
+        """A connection without transactions, on which no other command works at the same time."""
+        with self._writer.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            # The lock is the session's, and so is the missing time limit.
+            connection.detach()
+            match self._url.get_backend_name():
+                case "mysql":
+                    self._lock_mysql(connection)
+                case "postgresql":
+                    connection.execute(sa.text("SET statement_timeout = 0"))
+                    connection.execute(sa.text("SET lock_timeout = 0"))
+                    self._lock_session(connection)
+                case _:
+                    pass  # BEGIN IMMEDIATE
+            yield connection
+            connection.commit()
 
     def _on(self, connection: Connection) -> Config:
         # The place where Alembic's own commands hand a connection to env.py.
@@ -271,6 +304,19 @@ class Schema:
         if not connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(_LOCK_KEY))):
             self._tell("Another command changes this database; waiting for it.")
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
+
+    def _lock_session(self, connection: Connection) -> None:
+        # Asked again and again: building an index on PostgreSQL waits for every statement that runs already, so one
+        # that waits for the lock would wait for ever. For the same reason it is not the lock of the transactions.
+        deadline = time.monotonic() + _LOCK_WAIT
+        told = False
+        while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_LOCK_KEY + 1))):
+            if time.monotonic() > deadline:
+                raise SchemaError(f"another command has been building indexes in {self.name} for an hour")
+            if not told:
+                self._tell("Another command builds indexes in this database; waiting for it.")
+            told = True
+            time.sleep(0.2)
 
     @contextmanager
     def _one_line(self) -> Iterator[None]:
