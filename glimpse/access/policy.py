@@ -116,7 +116,7 @@ class Policy:
     def require(self, rule: str, context: Context, target: Mapping[str, Any]) -> None:
         """Raise `Forbidden` when the rule refuses."""
         if not self.allows(rule, context, target):
-            raise Forbidden("You are not authorized to complete this action.")
+            raise Forbidden("The policy does not let you do this.")
 
     def require_for_image(self, rule: str, context: Context, image: Image) -> None:
         """Raise `Forbidden`, or `NotFound` for a caller who may not even know that the image exists."""
@@ -125,7 +125,7 @@ class Policy:
             return
         if rule == "get_image" or not self.allows("get_image", context, target):
             raise NotFound(f"No image found with ID {image.id}")
-        raise Forbidden("You are not authorized to complete this action.")
+        raise Forbidden("The policy does not let you do this.")
 
 
 def image_target(image: Image) -> dict[str, Any]:
@@ -162,4 +162,4 @@ def require_owner(context: Context, image: Image) -> None:
     """Only admins and the owner's project change an image, whatever the policy says. Raises `Forbidden`."""
     refuse_anonymous(context)
     if not context.is_admin and (image.owner is None or image.owner != context.project_id):
-        raise Forbidden("You are not authorized to complete this action.")
+        raise Forbidden("The policy does not let you do this.")

@@ -153,7 +153,7 @@ def _range(request: Request, size: int) -> tuple[int, int] | None:
 def _parse_range(header: str, size: int) -> tuple[int, int]:
     unit, _, spec = header.partition("=")
     if "," in spec:
-        raise BadRequest("Requests with multiple ranges are not supported.")
+        raise BadRequest("One range at a time: several in one request are not served.")
     match = re.fullmatch(r"\s*([0-9]{0,20})\s*-\s*([0-9]{0,20})\s*", spec)
     if unit.strip().lower() != "bytes" or match is None or match.groups() == ("", ""):
         raise _unsatisfiable(size)

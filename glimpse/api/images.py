@@ -288,7 +288,7 @@ def _sort(query: MultiMapping[str]) -> list[tuple[str, bool]]:
     """(key, ascending) for each key, with created_at and id behind as tie breakers (spec 1.2.3)."""
     combined, keys, directions = query.get("sort"), query.getall("sort_key", []), query.getall("sort_dir", [])
     if combined is not None and (keys or directions):
-        raise BadRequest("The old sort_key and sort_dir and the new sort cannot be used together.")
+        raise BadRequest("Use either sort, or sort_key with sort_dir.")
     default = "desc"
     if combined is not None:
         pairs = [(key.strip(), direction.strip() or "desc") for key, _, direction in
@@ -300,7 +300,7 @@ def _sort(query: MultiMapping[str]) -> list[tuple[str, bool]]:
             default = directions[0]
             directions = directions * len(keys)
         if len(directions) != len(keys):
-            raise BadRequest("Number of sort dirs does not match the number of sort keys.")
+            raise BadRequest("There must be one sort_dir for all sort_keys, or one for each.")
         pairs = list(zip(keys, directions, strict=True))
     for key, direction in pairs:
         if key not in SORT_KEYS:

@@ -45,7 +45,7 @@ class InfoCalls:
 
     def _require_many(self) -> None:
         if not self.stores.multi:
-            raise NotFound("Multi backend is not supported at this site.")
+            raise NotFound("This service has a single store without a name.")
 
     def _store(self, configured: ConfiguredStore) -> dict[str, Any]:
         """Flags are the text "true" or absent: clients know them so."""

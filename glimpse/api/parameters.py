@@ -27,7 +27,7 @@ def limit(query: MultiMapping[str], settings: Settings) -> int:
         return min(settings.limit_param_default, settings.api_limit_max)
     number = integer(text, "limit")
     if number < 0:
-        raise BadRequest("limit param must be positive")
+        raise BadRequest("limit must not be negative")
     return min(number, settings.api_limit_max)
 
 

@@ -149,5 +149,5 @@ def _choose(methods: dict[str, Route], method: str) -> Route:
     route = methods.get(method)
     if route is None:
         allowed = ", ".join(sorted(methods))
-        raise MethodNotAllowed(f"The method {method} is not allowed for this resource.", {"Allow": allowed})
+        raise MethodNotAllowed(f"The method {method} has no meaning at this URL.", {"Allow": allowed})
     return route

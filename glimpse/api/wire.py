@@ -137,7 +137,7 @@ def request_id(given: str | None, longest: int) -> str:
 def check_request_id(given: str | None, longest: int) -> None:
     """Raise `HeadersTooLarge` for an id that is longer than max_request_id_length."""
     if given and 0 < longest < len(given):
-        raise HeadersTooLarge(f"x-openstack-request-id is too long, max size {longest}")
+        raise HeadersTooLarge(f"A request id may have {longest} characters.")
 
 
 def refuse_body(headers: Mapping[str, str], method: str) -> None:
@@ -145,4 +145,4 @@ def refuse_body(headers: Mapping[str, str], method: str) -> None:
     length = headers.get("Content-Length", "0")
     chunked = "Transfer-Encoding" in headers and method in ("POST", "PUT", "PATCH")
     if chunked or (length.isdigit() and int(length) > 0):
-        raise BadRequest("A body is not expected with this request.")
+        raise BadRequest("This call takes no body.")

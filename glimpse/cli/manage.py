@@ -156,7 +156,7 @@ def _check(target: Target) -> int:
     if phase is None:
         _up_to_date(target.schema)
         return 0
-    print(f"Database is not up to date: {PROG} db {phase} is next, or {PROG} db sync for everything at once.")
+    print(f"The database is behind: {PROG} db {phase} is next, or {PROG} db sync for everything at once.")
     return CHECK_CODES[phase]
 
 

@@ -36,7 +36,7 @@ def check_transition(image: Image, to: str) -> None:
     if image.status in ("queued", "uploading") and to in _NEED_FORMATS:
         for name in ("container_format", "disk_format"):
             if getattr(image, name) is None:
-                raise BadRequest(f"Property {name} must be set prior to saving data")
+                raise BadRequest(f"Property {name} is needed before there can be data")
 
 
 def now() -> datetime:

@@ -52,7 +52,7 @@ def add(image: Image, position: str, value: Mapping[str, Any], rules: LocationRu
     _require_open(image, "add")
     facts = _validation_data(image, [value], rules.algorithm)
     if position != "-" and not _is_number(position):
-        raise BadRequest("Invalid position for adding a location.")
+        raise BadRequest("There is no such position to put a location at.")
     return _activated(_with_new(image, [value], rules), facts)
 
 
@@ -63,7 +63,7 @@ def replace(image: Image, values: Sequence[Mapping[str, Any]], rules: LocationRu
     """
     if not values:
         # An image that once had data never loses all of it and waits for other data (OSSA-2016-006).
-        raise Forbidden("Cannot set locations to empty list.")
+        raise Forbidden("An image's locations cannot all be taken away.")
     _require_open(image, "replace")
     facts = _validation_data(image, values, rules.algorithm)
     if not image.locations:
@@ -80,15 +80,15 @@ def replace(image: Image, values: Sequence[Mapping[str, Any]], rules: LocationRu
 def remove(image: Image, position: str) -> Image:
     """One location less, but never the last one. Raises `BadRequest`, `Conflict`, `Forbidden`."""
     if image.status != "active":
-        raise Conflict(f"It's not allowed to remove locations if image status is {image.status}.")
+        raise Conflict(f"Only an active image can lose a location, and this one is {image.status}.")
     if len(image.locations) <= 1:
-        raise Forbidden("Cannot remove last location in the image.")
+        raise Forbidden("The last location of an image stays; delete the image instead.")
     if position == "-":
         index = len(image.locations) - 1
     elif _is_number(position) and int(position) < len(image.locations):
         index = int(position)
     else:
-        raise BadRequest("Invalid position for removing a location.")
+        raise BadRequest("There is no location at that position.")
     return image.with_(locations=image.locations[:index] + image.locations[index + 1 :])
 
 
@@ -99,7 +99,7 @@ def check_hash(algorithm: str, value: str) -> None:
 
 def _require_open(image: Image, verb: str) -> None:
     if image.status not in ("active", "queued"):
-        raise Conflict(f"It's not allowed to {verb} locations if image status is {image.status}.")
+        raise Conflict(f"An image in status {image.status} takes no change of its locations ({verb}).")
 
 
 def _is_number(text: str) -> bool:
@@ -109,10 +109,7 @@ def _is_number(text: str) -> bool:
 def _with_new(image: Image, values: Sequence[Mapping[str, Any]], rules: LocationRules) -> Image:
     count = len(image.locations) + len(values)
     if 0 <= rules.quota < count:
-        raise TooLarge(
-            "The limit has been exceeded on the number of allowed image locations."
-            f" Attempted: {count}, Maximum: {rules.quota}"
-        )
+        raise TooLarge(f"An image may have {rules.quota} locations here, not {count}.")
     if unknown := [value["url"] for value in values if value["url"] not in rules.sizes]:
         raise Unmeasured(list(dict.fromkeys(unknown)))
     locations = list(image.locations)
@@ -166,11 +163,11 @@ def _validation_data(image: Image, values: Sequence[Mapping[str, Any]], algorith
     new = {name: text for name, text in said.items() if getattr(image, name) != text}
     for name in new:
         if getattr(image, name):
-            raise Conflict(f"{name} is already set with a different value")
+            raise Conflict(f"The image has another {name}")
     if not new:
         return {}
     if image.status != "queued":
-        raise Conflict(f"New value(s) for {', '.join(new)} may only be provided when image status is 'queued'")
+        raise Conflict(f"{', '.join(new)} can only be set while the image is queued")
     if said["os_hash_algo"] != algorithm:
         raise Conflict(f"os_hash_algo must be {algorithm}, not {said['os_hash_algo']}")
     try:
@@ -186,6 +183,6 @@ def _check_hex(name: str, text: str, size: int) -> None:
     try:
         found = len(bytes.fromhex(text))
     except ValueError as error:
-        raise ValueError(f"{name} ({text}) is not a valid hexadecimal value") from error
+        raise ValueError(f"{name} must be hexadecimal, not {text}") from error
     if found != size or len(text) != 2 * size:
         raise ValueError(f"{name} ({text}) is not the correct size (should be {size} bytes)")

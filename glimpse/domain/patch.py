@@ -47,7 +47,7 @@ def parse(media_type: str, body: Any) -> list[Change]:
     Raises `BadRequest` for a malformed body and `Forbidden` for properties that no client may touch.
     """
     if not isinstance(body, list):
-        raise BadRequest("Request body must be a JSON array of operation objects.")
+        raise BadRequest("The body must be a JSON array with an object for each operation.")
     return [_parse_one(entry, media_type == MEDIA_V20) for entry in body]
 
 
@@ -57,7 +57,7 @@ def _parse_one(entry: Any, old_form: bool) -> Change:
     if old_form:
         found = [name for name in OPERATIONS if name in entry]
         if len(found) != 1:
-            raise BadRequest("Operation objects must contain exactly one member named add, remove or replace.")
+            raise BadRequest("Each operation is an object with just one of add, remove and replace.")
         operation, pointer = found[0], entry[found[0]]
     else:
         operation, pointer = str(entry.get("op")), entry.get("path")
@@ -96,7 +96,7 @@ def _check_depth(operation: str, tokens: list[str]) -> None:
     if tokens[0] == LOCATIONS and operation != "replace":
         wanted = 2
     if len(tokens) != wanted:
-        raise BadRequest(f"Invalid JSON pointer for this resource: '/{'/'.join(tokens)[:100]}'")
+        raise BadRequest(f"Images have nothing at this pointer: '/{'/'.join(tokens)[:100]}'")
 
 
 def _check_allowed(name: str) -> None:
@@ -124,7 +124,7 @@ def apply(
 
 def _apply_to_locations(image: Image, change: Change, schema: ImageSchema, rules: LocationRules | None) -> Image:
     if rules is None:
-        raise Forbidden("It's not allowed to change locations if locations are invisible.")
+        raise Forbidden("Locations are not shown here, and cannot be changed.")
     if change.operation == "remove":
         return locations.remove(image, change.position)
     values = schema.validate_value(LOCATIONS, change.value if change.operation == "replace" else [change.value])
@@ -146,9 +146,9 @@ def _apply_one(image: Image, change: Change, schema: ImageSchema, is_admin: bool
     if name not in WRITABLE:
         return image.with_(properties={**image.properties, name: value})
     if name == "owner" and not is_admin:
-        raise Forbidden("Owner can't be updated by non admin.")
+        raise Forbidden("Only an admin gives an image to another owner.")
     if name in ("disk_format", "container_format") and image.status not in ("queued", "importing"):
-        raise Forbidden(f"Attribute {name} can be only replaced for a queued image.")
+        raise Forbidden(f"{name} is fixed once an image has data.")
     return image.with_(**{name: tuple(dict.fromkeys(value)) if name == "tags" else value})
 
 

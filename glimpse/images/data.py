@@ -220,7 +220,7 @@ class ImageData:
             # Its rows were read one after the other: perhaps it was deleted in between.
             image = self.database.read(lambda connection: images.get(connection, image_id, context))
         if image.status == "deactivated" and not context.is_admin:
-            raise Forbidden("The requested image has been deactivated. Image data download is forbidden.")
+            raise Forbidden("The image is deactivated: only admins may have its data.")
         self.policy.require_for_image("download_image", context, image)
         if prefer is not None:
             self.policy.require_for_image("download_from_store", context, image)
@@ -229,7 +229,7 @@ class ImageData:
 
     def _check_stores(self, wanted: Sequence[str]) -> None:
         if not self.stores.multi:
-            raise BadRequest("Multi backend is not supported at this site.")
+            raise BadRequest("This service has a single store without a name.")
         for store_id in wanted:
             if self.stores.get(store_id) is None:
                 raise BadRequest(f"Store {store_id[:64]!r} is not configured; known are {', '.join(self.stores.ids)}")

@@ -91,9 +91,9 @@ class Locations:
         Raises `NotFound`, `Forbidden`, `Conflict`.
         """
         if not self.stores.multi:
-            raise NotFound("Multi backend is not supported at this site.")
+            raise NotFound("This service has a single store without a name.")
         if self.stores.get(store_id) is None:
-            raise Conflict(f"Store {store_id[:64]!r} is not available on this node.")
+            raise Conflict(f"Store {store_id[:64]!r} is not configured here.")
 
         def work(connection: Connection) -> list[Location]:
             image = images.get(connection, image_id, context, lock=True)
@@ -108,7 +108,7 @@ class Locations:
 
     def _leaving(self, image: Image, store_id: str) -> Location:
         if image.status != "active":
-            raise Conflict(f"It's not allowed to remove locations if image status is {image.status}.")
+            raise Conflict(f"Only an active image can leave a store, and this one is {image.status}.")
         if len(image.locations) == 1:
             raise Forbidden("The image is in this store only. Consider deleting the image instead.")
         for location in image.locations:

@@ -167,7 +167,7 @@ class Records:
             require_owner(context, image)
             precondition(self._as_seen(image, context))
             if image.protected:
-                raise Forbidden(f"Image {image_id} is protected and cannot be deleted.")
+                raise Forbidden(f"Image {image_id} is protected: set protected to false before you delete it.")
             # With delayed_delete the bytes are the scrubber's: nothing is left here to erase.
             later = self.settings.delayed_delete and bool(image.locations)
             images.delete(connection, image, "pending_delete" if later else "deleted", lifecycle.now())
@@ -265,7 +265,7 @@ def _rule_for(change: patch.Change) -> str:
 def within(what: str, count: int, quota: int) -> None:
     """Raise `TooLarge` when an image would have more parts of a kind than the quota lets it; negative: no limit."""
     if 0 <= quota < count:
-        raise TooLarge(f"The limit has been exceeded on the number of allowed image {what}s: {count}, maximum {quota}")
+        raise TooLarge(f"An image may have {quota} {what}s here, not {count}.")
 
 
 def _refuse_reserved(body: Mapping[str, Any]) -> None:

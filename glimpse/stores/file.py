@@ -128,11 +128,11 @@ class FileStore:
         """The directory of the highest priority that can be written to and has room; among equals the roomiest."""
         usable = [entry for entry in self._directories if os.access(entry[0], os.W_OK | os.X_OK)]
         if not usable:
-            raise Unavailable("Permission to write image storage media denied.")
+            raise Unavailable("The store may not be written to.")
         free = [(priority, _free(directory), directory) for directory, priority in usable]
         fitting = [entry for entry in free if entry[1] >= (size or 0)]
         if not fitting:
-            raise StoreFull("There is not enough disk space on the image storage media.")
+            raise StoreFull("The store is full.")
         return max(fitting, key=lambda entry: entry[:2])[2]
 
     def _metadata_of(self, directory: Path) -> Mapping[str, Any]:
@@ -358,8 +358,8 @@ def _translated(error: OSError) -> GlimpseError:
         case errno.EEXIST:
             return Duplicate("The store holds data for this image already.")
         case errno.ENOSPC | errno.EFBIG | errno.EDQUOT:
-            return StoreFull("There is not enough disk space on the image storage media.")
+            return StoreFull("The store is full.")
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            return Unavailable("Permission to write image storage media denied.")
+            return Unavailable("The store may not be written to.")
         case _:
             return Unavailable("The store failed to read or write.")
