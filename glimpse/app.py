@@ -21,6 +21,7 @@ from glimpse.api.image_parts import ImagePartCalls
 from glimpse.api.images import ImageCalls
 from glimpse.api.info import InfoCalls
 from glimpse.api.locations import LocationCalls
+from glimpse.api.metadefs import MetadefCalls
 from glimpse.api.operator import OperatorCalls, published, unexpected
 from glimpse.api.routes import Calls, Route, Router
 from glimpse.api.wire import Reply, Request
@@ -32,6 +33,7 @@ from glimpse.images.data import ImageData
 from glimpse.images.locations import Locations
 from glimpse.images.manage import Records
 from glimpse.images.sharing import Sharing
+from glimpse.metadefs.manage import Metadefs
 from glimpse.settings import Settings
 from glimpse.stores.registry import Stores, open_stores
 
@@ -89,6 +91,7 @@ class Application:
             image_parts=ImagePartCalls(records, Sharing(settings, self._database, foundation.policy)),
             info=InfoCalls(settings, foundation.policy, self._stores),
             locations=LocationCalls(image_calls, locations),
+            metadefs=MetadefCalls(settings, Metadefs(self._database, foundation.policy)),
             operator=self._operator,
         )
         self._router = Router()

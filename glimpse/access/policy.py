@@ -15,6 +15,7 @@ from oslo_policy import policy as oslo_policy
 
 from glimpse.access import rules
 from glimpse.domain.context import Context
+from glimpse.domain.metadef import NAMESPACE, Definition
 from glimpse.domain.record import Image
 from glimpse.errors import Forbidden, NotFound, SettingsError
 
@@ -126,6 +127,26 @@ class Policy:
         if rule == "get_image" or not self.allows("get_image", context, target):
             raise NotFound(f"No image found with ID {image.id}")
         raise Forbidden("The policy does not let you do this.")
+
+    def require_for_namespace(self, rule: str, context: Context, namespace: Definition | None) -> None:
+        """The same for metadata definitions: what counts is who may see the namespace (spec 1.0.5).
+
+        Without a namespace the rule is asked about the caller's own project.
+        """
+        target = namespace_target(context, namespace)
+        if self.allows(rule, context, target):
+            return
+        shown = NAMESPACE.rules.show
+        if rule == shown or not self.allows(shown, context, target):
+            raise NotFound("The metadata definition namespace was not found.")
+        raise Forbidden("You are not authorized to complete this action.")
+
+
+def namespace_target(context: Context, namespace: Definition | None) -> dict[str, Any]:
+    """A namespace of metadata definitions as rules see it."""
+    if namespace is None:
+        return {"project_id": context.project_id}
+    return {"project_id": namespace.values["owner"], "visibility": namespace.values["visibility"]}
 
 
 def image_target(image: Image) -> dict[str, Any]:

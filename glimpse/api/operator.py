@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from glimpse.api.wire import Reply, Request, json_reply
-from glimpse.domain import part_schemas
+from glimpse.domain import metadef_schema, part_schemas
 from glimpse.domain.schema import ImageSchema, Schema
 from glimpse.errors import GlimpseError
 from glimpse.settings import Settings
@@ -24,6 +24,7 @@ ACCEPTED_WITH_CACHE = frozenset(f"v2.{minor}" for minor in (14, 16, 18))
 # What is published below /v2/schemas, and since when.
 SCHEMAS: Mapping[str, str] = {
     "image": "2.0", "images": "2.0", "member": "2.1", "members": "2.1", "task": "2.2", "tasks": "2.2",
+    **{f"metadefs/{name}": "2.2" for name in metadef_schema.PUBLISHED},
 }  # fmt: skip
 
 
@@ -36,6 +37,7 @@ def published(image: ImageSchema) -> Mapping[str, Schema]:
         "members": part_schemas.MEMBERS,
         "task": part_schemas.TASK,
         "tasks": part_schemas.TASKS,
+        **{f"metadefs/{name}": schema for name, schema in metadef_schema.PUBLISHED.items()},
     }
 
 

@@ -16,8 +16,16 @@ from glimpse.api.image_parts import ImagePartCalls
 from glimpse.api.images import LIST_PARAMETERS, ImageCalls
 from glimpse.api.info import InfoCalls
 from glimpse.api.locations import LocationCalls
+from glimpse.api.metadefs import (
+    NAMESPACE_LIST_PARAMETERS,
+    OBJECT_LIST_PARAMETERS,
+    RESOURCE_TYPE_PARAMETER,
+    TAG_LIST_PARAMETERS,
+    MetadefCalls,
+)
 from glimpse.api.operator import SCHEMAS, OperatorCalls
 from glimpse.api.wire import Reply, Request
+from glimpse.domain.metadef import ASSOCIATION, NAMESPACE, OBJECT, PROPERTY, RESOURCE_TYPE, TAG, Kind
 from glimpse.errors import MethodNotAllowed, NotFound
 
 
@@ -30,6 +38,7 @@ class Calls:
     image_parts: ImagePartCalls
     info: InfoCalls
     locations: LocationCalls
+    metadefs: MetadefCalls
     operator: OperatorCalls
 
 
@@ -67,6 +76,14 @@ class Route:
 def _schema(name: str) -> Callable[[Calls], RecordCall]:
     return lambda calls: calls.operator.schema(name)
 
+
+def _on(verb: Callable[[MetadefCalls, Kind, Request], Reply], kind: Kind) -> Callable[[Calls], RecordCall]:
+    """What is done in the same way to every kind of metadata definitions."""
+    return lambda calls: lambda request: verb(calls.metadefs, kind, request)
+
+
+_NAMESPACES = "/v2/metadefs/namespaces"
+_NAMESPACE = "/v2/metadefs/namespaces/{namespace}"
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/v2/images", "get_images", "2.0", lambda calls: calls.images.list, takes_body=True,
@@ -111,6 +128,67 @@ ROUTES: tuple[Route, ...] = (
           data=lambda calls: calls.locations.leave, about="Remove an image's data from one store"),
     *(Route("GET", f"/v2/schemas/{name}", "", since, _schema(name), about=f"Show the JSON Schema of {name}")
       for name, since in SCHEMAS.items()),
+    Route("GET", "/v2/metadefs/resource_types", RESOURCE_TYPE.rules.list, "2.2",
+          lambda calls: calls.metadefs.resource_types, about="List resource types"),
+    Route("GET", _NAMESPACES, NAMESPACE.rules.list, "2.2", lambda calls: calls.metadefs.namespaces, takes_body=True,
+          about="List namespaces", query=NAMESPACE_LIST_PARAMETERS, answer="metadefs/namespaces"),
+    Route("POST", _NAMESPACES, NAMESPACE.rules.add, "2.2", lambda calls: calls.metadefs.create_namespace,
+          takes_body=True, about="Create a namespace with what it holds", schema="metadefs/namespace",
+          answer="metadefs/namespace"),
+    Route("GET", _NAMESPACE, NAMESPACE.rules.show, "2.2", lambda calls: calls.metadefs.show_namespace,
+          about="Show a namespace with what it holds", query=RESOURCE_TYPE_PARAMETER, answer="metadefs/namespace"),
+    Route("PUT", _NAMESPACE, NAMESPACE.rules.change, "2.2", _on(MetadefCalls.change, NAMESPACE), takes_body=True,
+          about="Change a namespace, but not what it holds", schema="metadefs/namespace", answer="metadefs/namespace"),
+    Route("DELETE", _NAMESPACE, NAMESPACE.rules.remove, "2.2", _on(MetadefCalls.delete, NAMESPACE),
+          about="Delete a namespace with what it holds"),
+    Route("GET", f"{_NAMESPACE}/resource_types", ASSOCIATION.rules.list, "2.2", _on(MetadefCalls.list, ASSOCIATION),
+          about="List the resource types of a namespace", answer="metadefs/resource_types"),
+    Route("POST", f"{_NAMESPACE}/resource_types", ASSOCIATION.rules.add, "2.2", _on(MetadefCalls.create, ASSOCIATION),
+          takes_body=True, about="Associate a namespace with a resource type", schema="metadefs/resource_type",
+          answer="metadefs/resource_type"),
+    Route("DELETE", f"{_NAMESPACE}/resource_types/{{name}}", ASSOCIATION.rules.remove, "2.2",
+          _on(MetadefCalls.delete, ASSOCIATION), about="Part a namespace from a resource type"),
+    Route("GET", f"{_NAMESPACE}/objects", OBJECT.rules.list, "2.2", lambda calls: calls.metadefs.list_objects,
+          takes_body=True, about="List the objects of a namespace", query=OBJECT_LIST_PARAMETERS,
+          answer="metadefs/objects"),
+    Route("POST", f"{_NAMESPACE}/objects", OBJECT.rules.add, "2.2", _on(MetadefCalls.create, OBJECT), takes_body=True,
+          about="Create an object", schema="metadefs/object", answer="metadefs/object"),
+    Route("DELETE", f"{_NAMESPACE}/objects", NAMESPACE.rules.remove, "2.2", _on(MetadefCalls.delete_all, OBJECT),
+          about="Delete all objects of a namespace"),
+    Route("GET", f"{_NAMESPACE}/objects/{{name}}", OBJECT.rules.show, "2.2", _on(MetadefCalls.show, OBJECT),
+          about="Show an object", answer="metadefs/object"),
+    Route("PUT", f"{_NAMESPACE}/objects/{{name}}", OBJECT.rules.change, "2.2", _on(MetadefCalls.change, OBJECT),
+          takes_body=True, about="Replace an object", schema="metadefs/object", answer="metadefs/object"),
+    Route("DELETE", f"{_NAMESPACE}/objects/{{name}}", OBJECT.rules.remove, "2.2", _on(MetadefCalls.delete, OBJECT),
+          about="Delete an object"),
+    Route("GET", f"{_NAMESPACE}/properties", PROPERTY.rules.list, "2.2", _on(MetadefCalls.list, PROPERTY),
+          about="List the properties of a namespace", answer="metadefs/properties"),
+    Route("POST", f"{_NAMESPACE}/properties", PROPERTY.rules.add, "2.2", _on(MetadefCalls.create, PROPERTY),
+          takes_body=True, about="Create a property", schema="metadefs/property", answer="metadefs/property"),
+    Route("DELETE", f"{_NAMESPACE}/properties", NAMESPACE.rules.remove, "2.2", _on(MetadefCalls.delete_all, PROPERTY),
+          about="Delete all properties of a namespace"),
+    Route("GET", f"{_NAMESPACE}/properties/{{name}}", PROPERTY.rules.show, "2.2",
+          lambda calls: calls.metadefs.show_property, takes_body=True, about="Show a property",
+          query=RESOURCE_TYPE_PARAMETER, answer="metadefs/property"),
+    Route("PUT", f"{_NAMESPACE}/properties/{{name}}", PROPERTY.rules.change, "2.2", _on(MetadefCalls.change, PROPERTY),
+          takes_body=True, about="Replace a property", schema="metadefs/property", answer="metadefs/property"),
+    Route("DELETE", f"{_NAMESPACE}/properties/{{name}}", PROPERTY.rules.remove, "2.2",
+          _on(MetadefCalls.delete, PROPERTY), about="Delete a property"),
+    Route("GET", f"{_NAMESPACE}/tags", TAG.rules.list, "2.2", lambda calls: calls.metadefs.list_tags, takes_body=True,
+          about="List the tags of a namespace", query=TAG_LIST_PARAMETERS, answer="metadefs/tags"),
+    Route("POST", f"{_NAMESPACE}/tags", TAG.rules.add_many, "2.2", lambda calls: calls.metadefs.add_tags,
+          takes_body=True, about="Replace all tags of a namespace, or add many", schema="metadefs/tags",
+          answer="metadefs/tags"),
+    Route("DELETE", f"{_NAMESPACE}/tags", TAG.rules.remove_all, "2.2", _on(MetadefCalls.delete_all, TAG),
+          about="Delete all tags of a namespace"),
+    Route("GET", f"{_NAMESPACE}/tags/{{name}}", TAG.rules.show, "2.2", _on(MetadefCalls.show, TAG),
+          about="Show a tag", answer="metadefs/tag"),
+    Route("POST", f"{_NAMESPACE}/tags/{{name}}", TAG.rules.add, "2.2", lambda calls: calls.metadefs.add_tag,
+          about="Add a tag to a namespace", answer="metadefs/tag"),
+    Route("PUT", f"{_NAMESPACE}/tags/{{name}}", TAG.rules.change, "2.2", _on(MetadefCalls.change, TAG),
+          takes_body=True, about="Rename a tag", schema="metadefs/tag", answer="metadefs/tag"),
+    Route("DELETE", f"{_NAMESPACE}/tags/{{name}}", TAG.rules.remove, "2.2", _on(MetadefCalls.delete, TAG),
+          about="Delete a tag"),
 )  # fmt: skip
 
 

@@ -136,6 +136,35 @@ def collection_schema(name: str, item: Schema) -> Schema:
     }
 
 
+class Checker:
+    """A schema, compiled to check values with. `format` is a hint for people and refuses nothing, as with Glance."""
+
+    def __init__(self, name: str, schema: Mapping[str, Any]) -> None:
+        """`name` is what the schema is called in errors."""
+        self._name = name
+        self._validator = jsonschema_rs.Draft7Validator(dict(schema), validate_formats=False)
+
+    def check(self, value: Any) -> None:
+        """Raise `BadRequest` for a value that does not match."""
+        try:
+            self._validator.validate(value)
+        except jsonschema_rs.ValidationError as error:
+            where = f" (at {'/'.join(str(part) for part in error.instance_path)})" if error.instance_path else ""
+            raise self._mismatch(f"{error.message[:512]}{where}") from error
+        except ValueError as error:  # nested too deeply to be looked at
+            raise self._mismatch("it is nested too deeply") from error
+
+    def check_object(self, value: Any) -> dict[str, Any]:
+        """The value, which is an object and matches. Raises `BadRequest`."""
+        if not isinstance(value, dict):
+            raise self._mismatch("an object is wanted")
+        self.check(value)
+        return value
+
+    def _mismatch(self, why: str) -> BadRequest:
+        return BadRequest(f"Provided object does not match schema '{self._name}': {why}")
+
+
 class ImageSchema:
     """The image schema of one configuration: as documents to publish, and compiled to validate with."""
 
@@ -157,41 +186,23 @@ class ImageSchema:
         self.image = image_schema(base) | ({"required": list(required)} if required else {})
         self.images = collection_schema("images", self.image)
         self._custom = frozenset(custom)
-        self._whole = jsonschema_rs.Draft7Validator(self.image)
-        self._single = {name: jsonschema_rs.Draft7Validator(schema) for name, schema in base.items()}
-        self._extra = jsonschema_rs.Draft7Validator({"type": "string"})
+        self._whole = Checker("image", self.image)
+        self._single = {name: Checker("image", schema) for name, schema in base.items()}
+        self._extra = Checker("image", {"type": "string"})
 
     def validate(self, body: Any) -> dict[str, Any]:
         """A whole image as a client sent it, checked. Raises `BadRequest`."""
-        if not isinstance(body, dict):
-            raise BadRequest("Provided object does not match schema 'image': an object is wanted")
-        try:
-            self._whole.validate(body)
-        except jsonschema_rs.ValidationError as error:
-            raise _mismatch(error) from error
-        except ValueError as error:  # nested too deeply to be looked at
-            raise BadRequest("Provided object does not match schema 'image': it is nested too deeply") from error
-        return {key: self._as_kept(key, value) for key, value in body.items()}
+        return {key: self._as_kept(key, value) for key, value in self._whole.check_object(body).items()}
 
     def validate_value(self, name: str, value: Any) -> Any:
         """One property on its own, as PATCH changes it, checked. Raises `BadRequest`."""
-        try:
-            self._single.get(name, self._extra).validate(value)
-        except jsonschema_rs.ValidationError as error:
-            raise _mismatch(error) from error
-        except ValueError as error:
-            raise BadRequest("Provided object does not match schema 'image': it is nested too deeply") from error
+        self._single.get(name, self._extra).check(value)
         return self._as_kept(name, value)
 
     def _as_kept(self, name: str, value: Any) -> Any:
         if name in self._custom and value is not None and not isinstance(value, str):
             value = str(value)  # properties are text, whatever type the operator's schema gives them
         return _storable(name, value)
-
-
-def _mismatch(error: jsonschema_rs.ValidationError) -> BadRequest:
-    where = f" (at {'/'.join(str(part) for part in error.instance_path)})" if error.instance_path else ""
-    return BadRequest(f"Provided object does not match schema 'image': {error.message[:512]}{where}")
 
 
 def _storable(name: str, value: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Metadata definitions: rules, and files of definitions."""
