@@ -45,6 +45,8 @@ ACCOUNTS: Final = (
     Account("demo", "demo", "member"),
     Account("demo_reader", "demo", "reader"),
     Account("alt", "alt", "member"),
+    Account("stranger", "elsewhere", "member"),
+    Account("compute", "service", "service"),
     Account(SERVICE_USER, "service", "admin"),
     Account(SERVICE_USER, "service", "service"),
 )
