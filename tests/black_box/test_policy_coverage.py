@@ -19,6 +19,7 @@ from glimpse.api.routes import ROUTES
 from tests.black_box.image_api import PATCH_TYPE, ImageApi
 from tests.black_box.policy_table import CALLERS, Row, anonymous, rows
 from tests.conftest import ServiceFactory
+from tests.rig.databases import MariaDB
 from tests.rig.keystone import Keystone
 from tests.rig.memcached import Memcached
 from tests.rig.services import Glance, Glimpse, ImageService
@@ -99,7 +100,9 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(keystone: Keystone, memcached: Memcached, rig_folder: Path) -> Iterator[Callable[[Kind], Stage]]:
+def stage(
+    mariadb: MariaDB, keystone: Keystone, memcached: Memcached, rig_folder: Path
+) -> Iterator[Callable[[Kind], Stage]]:
     """`stage(kind)` is that service with Keystone, a file store and one for locations on web servers."""
     factories: list[ServiceFactory[ImageService]] = []
     sections: dict[str, dict[str, object]] = {
@@ -115,7 +118,9 @@ def stage(keystone: Keystone, memcached: Memcached, rig_folder: Path) -> Iterato
         folder = rig_folder / f"policy-{kind.name}"
         folder.mkdir()
         factories.append(ServiceFactory(kind, folder))
-        return Stage(factories[-1](sections).url, keystone)
+        # not SQLite: what Glance does in the background would lock its own callers out
+        database = {"database": {"connection": mariadb.fresh_url()}}
+        return Stage(factories[-1]({**sections, **database}).url, keystone)
 
     try:
         yield started

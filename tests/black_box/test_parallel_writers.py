@@ -1,0 +1,246 @@
+"""Two writers at the same thing, 50 rounds each, through two services on one database: no update is ever lost.
+
+Each writer works on parts of its own and looks after each call whether what it wrote is there. A writer that read
+before the other had written, and wrote after it, would undo the other's work, and the other would see that.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.black_box.image_api import PATCH_TYPE, ImageApi
+from tests.conftest import ServiceFactory
+from tests.journeys.site import Site
+from tests.rig.services import Glimpse
+
+ROUNDS = 50
+KEPT = 5  # each writer takes away what it made so many rounds ago
+
+Writers = tuple[ImageApi, ImageApi]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "mariadb", "postgresql"])
+def writers(request: pytest.FixtureRequest, rig_folder: Path) -> Iterator[Writers]:
+    """Two services with one worker each, on one database; nobody has to show who they are."""
+    folder = rig_folder / f"writers-{request.param}"
+    folder.mkdir()
+    url = f"sqlite:///{folder}/glance.sqlite"
+    if request.param != "sqlite":
+        url = request.getfixturevalue(request.param).fresh_url()
+    sections: dict[str, dict[str, object]] = {
+        "DEFAULT": {
+            "enabled_backends": "fs:file,web:http",
+            "workers": 1,
+            "show_multiple_locations": True,
+            **{f"image_{part}_quota": -1 for part in ("property", "tag", "member", "location")},
+        },
+        "database": {"connection": url},
+        "fs": {"filesystem_store_datadir": folder / "images"},
+    }
+    factory = ServiceFactory(Glimpse, folder)
+    try:
+        first, second = factory(sections), factory(sections)
+        yield ImageApi(first.url, None), ImageApi(second.url, None)
+    finally:
+        factory.stop_all()
+
+
+def at_once(writers: Writers, work: Callable[[ImageApi, int], None]) -> None:
+    """Both writers do their rounds; the first failure of either is raised."""
+    with ThreadPoolExecutor(len(writers)) as pool:
+        for done in [pool.submit(work, api, number) for number, api in enumerate(writers)]:
+            done.result()
+
+
+def bytes_of(api: ImageApi) -> str:
+    """A new active image."""
+    image = api.create(disk_format="raw", container_format="bare")
+    api.upload(image, b"content")
+    return image
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A set of things with names in a bigger thing, and the calls that make it, add one, take one, and list them."""
+
+    make: Callable[[ImageApi], str]
+    add: Callable[[ImageApi, str, str], Any]
+    take: Callable[[ImageApi, str, str], Any]
+    names: Callable[[ImageApi, str], set[str]]
+
+
+IMAGE = "/v2/images"
+
+PARTS = {
+    "properties": Parts(
+        bytes_of,
+        lambda api, image, name: api.change(image, {"op": "add", "path": f"/{name}", "value": "x"}),
+        lambda api, image, name: api.change(image, {"op": "remove", "path": f"/{name}"}),
+        lambda api, image: {name for name in api.show(image) if name.startswith("its-")},
+    ),
+    "tags": Parts(
+        bytes_of,
+        lambda api, image, name: api.ok("PUT", f"{IMAGE}/{image}/tags/{name}"),
+        lambda api, image, name: api.ok("DELETE", f"{IMAGE}/{image}/tags/{name}"),
+        lambda api, image: set(api.show(image)["tags"]),
+    ),
+    "members": Parts(
+        bytes_of,
+        lambda api, image, name: api.ok("POST", f"{IMAGE}/{image}/members", json={"member": name}),
+        lambda api, image, name: api.ok("DELETE", f"{IMAGE}/{image}/members/{name}"),
+        lambda api, image: {
+            member["member_id"] for member in api.ok("GET", f"{IMAGE}/{image}/members").json()["members"]
+        },
+    ),
+    "images": Parts(
+        lambda api: uuid.uuid4().hex,
+        lambda api, mark, name: api.create(id=str(uuid.uuid5(uuid.NAMESPACE_OID, mark + name)), name=name, tags=[mark]),
+        lambda api, mark, name: api.delete(str(uuid.uuid5(uuid.NAMESPACE_OID, mark + name))),
+        lambda api, mark: {image["name"] for image in api.images(f"?limit=1000&tag={mark}")},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_parts_come_and_go(writers: Writers, kind: str) -> None:
+    parts = PARTS[kind]
+    whole = parts.make(writers[0])
+
+    def work(api: ImageApi, number: int) -> None:
+        for turn in range(ROUNDS):
+            parts.add(api, whole, f"its-{number}-{turn}")
+            if turn >= KEPT:
+                parts.take(api, whole, f"its-{number}-{turn - KEPT}")
+            mine = {name for name in parts.names(api, whole) if name.startswith(f"its-{number}-")}
+            assert mine == {f"its-{number}-{kept}" for kept in range(turn, max(turn - KEPT, -1), -1)}
+
+    at_once(writers, work)
+    left = {f"its-{number}-{turn}" for number in range(2) for turn in range(ROUNDS - KEPT, ROUNDS)}
+    assert parts.names(writers[0], whole) == parts.names(writers[1], whole) == left
+
+
+def test_properties_beside_tags_and_members(writers: Writers) -> None:
+    """Two kinds of parts of one image: neither call writes what it did not mean to."""
+    image = bytes_of(writers[0])
+
+    def work(api: ImageApi, number: int) -> None:
+        kinds = ("properties",) if number == 0 else ("tags", "members")
+        for turn in range(ROUNDS):
+            for kind in kinds:
+                PARTS[kind].add(api, image, f"its-{number}-{turn}")
+
+    at_once(writers, work)
+    for kind, number in (("properties", 0), ("tags", 1), ("members", 1)):
+        assert PARTS[kind].names(writers[0], image) == {f"its-{number}-{turn}" for turn in range(ROUNDS)}
+
+
+def test_fields_of_an_image(writers: Writers) -> None:
+    """Each writer changes a field of its own, and a property of its own."""
+    image = writers[0].create(mine0="", mine1="")
+
+    def work(api: ImageApi, number: int) -> None:
+        field = ("name", "owner")[number]
+        for turn in range(ROUNDS):
+            values = {field: f"field {turn}", f"mine{number}": f"value {turn}"}
+            operations = [{"op": "replace", "path": f"/{name}", "value": value} for name, value in values.items()]
+            api.change(image, *operations)
+            found = api.show(image)
+            assert {name: found[name] for name in values} == values
+
+    at_once(writers, work)
+    last = ROUNDS - 1
+    found = writers[0].show(image)
+    assert (found["name"], found["owner"]) == (f"field {last}", f"field {last}")
+    assert (found["mine0"], found["mine1"]) == (f"value {last}", f"value {last}")
+
+
+def test_locations(writers: Writers) -> None:
+    image, site = writers[0].create(disk_format="raw", container_format="bare"), Site()
+    urls = [[site.add(b"content") for _ in range(ROUNDS)] for _ in writers]
+
+    def work(api: ImageApi, number: int) -> None:
+        for url in urls[number]:
+            api.change(image, {"op": "add", "path": "/locations/-", "value": {"url": url, "metadata": {}}})
+
+    try:
+        at_once(writers, work)
+    finally:
+        site.stop()
+    found = [location["url"] for location in writers[0].show(image)["locations"]]
+    assert sorted(found) == sorted(urls[0] + urls[1])
+
+
+def test_what_members_say(writers: Writers) -> None:
+    """Two members of one image change their minds."""
+    image = bytes_of(writers[0])
+    for number in range(2):
+        writers[0].ok("POST", f"{IMAGE}/{image}/members", json={"member": f"its-{number}"})
+
+    def work(api: ImageApi, number: int) -> None:
+        path = f"{IMAGE}/{image}/members/its-{number}"
+        for turn in range(ROUNDS):
+            status = ("accepted", "rejected", "pending")[turn % 3]
+            assert api.ok("PUT", path, json={"status": status}).json()["status"] == status
+            assert api.ok("GET", path).json()["status"] == status
+
+    at_once(writers, work)
+
+
+def test_the_same_member(writers: Writers) -> None:
+    """Both want to add the same project; one of them does, whoever comes second is told so."""
+    image = bytes_of(writers[0])
+    added: list[str] = []
+
+    def work(api: ImageApi, number: int) -> None:
+        for turn in range(ROUNDS):
+            answer = api.call("POST", f"{IMAGE}/{image}/members", json={"member": f"m{turn}"})
+            assert answer.status_code in (200, 409)
+            if answer.status_code == 200:
+                added.append(f"m{turn}")
+
+    at_once(writers, work)
+    assert sorted(added) == sorted(f"m{turn}" for turn in range(ROUNDS))
+    found = writers[0].ok("GET", f"{IMAGE}/{image}/members").json()["members"]
+    assert sorted(member["member_id"] for member in found) == sorted(added)
+
+
+def test_off_and_on(writers: Writers) -> None:
+    """One deactivates, one reactivates, and the record's other writers do not bring an old status back."""
+    image = bytes_of(writers[0])
+
+    def work(api: ImageApi, number: int) -> None:
+        action = ("deactivate", "reactivate")[number]
+        for turn in range(ROUNDS):
+            api.ok("POST", f"{IMAGE}/{image}/actions/{action}")
+            api.ok("PUT", f"{IMAGE}/{image}/tags/its-{number}-{turn}")
+
+    at_once(writers, work)
+    assert len(writers[0].show(image)["tags"]) == 2 * ROUNDS
+    writers[0].ok("POST", f"{IMAGE}/{image}/actions/deactivate")
+    assert writers[1].show(image)["status"] == "deactivated"
+
+
+def test_a_counter(writers: Writers) -> None:
+    """Both add to one number. With If-Match no addition is lost, although it is made in two calls."""
+    image = writers[0].create(counter="0")
+
+    def work(api: ImageApi, number: int) -> None:
+        for _ in range(ROUNDS):
+            while True:
+                seen = api.ok("GET", f"{IMAGE}/{image}")
+                more = {"op": "replace", "path": "/counter", "value": str(int(seen.json()["counter"]) + 1)}
+                headers = {"Content-Type": PATCH_TYPE, "If-Match": seen.headers["ETag"]}
+                answer = api.call("PATCH", f"{IMAGE}/{image}", json=[more], headers=headers)
+                if answer.status_code == 200:
+                    break
+                assert answer.status_code == 412
+
+    at_once(writers, work)
+    assert writers[0].show(image)["counter"] == str(2 * ROUNDS)
