@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -30,6 +29,7 @@ from glimpse.domain.context import Context
 from glimpse.domain.schema import ImageSchema
 from glimpse.errors import GlimpseError, NotImplementedMethod, SettingsError, Unavailable
 from glimpse.images.data import ImageData
+from glimpse.images.location_import import LocationImport
 from glimpse.images.locations import Locations
 from glimpse.images.manage import Records
 from glimpse.images.sharing import Sharing
@@ -85,12 +85,13 @@ class Application:
         self._operator = OperatorCalls(settings, published(foundation.schema))
         image_calls = ImageCalls(settings, records, self._stores)
         locations = Locations(settings, self._database, foundation.policy, self._stores, self._data)
+        self._imports = LocationImport(settings, self._database, foundation.policy, self._stores, locations)
         self._calls = Calls(
             images=image_calls,
             image_data=ImageDataCalls(settings, self._database, records, self._data, image_calls),
             image_parts=ImagePartCalls(records, Sharing(settings, self._database, foundation.policy)),
             info=InfoCalls(settings, foundation.policy, self._stores),
-            locations=LocationCalls(image_calls, locations),
+            locations=LocationCalls(image_calls, locations, self._imports),
             metadefs=MetadefCalls(settings, Metadefs(self._database, foundation.policy)),
             operator=self._operator,
         )
@@ -104,18 +105,21 @@ class Application:
         self._identifying = 0
         self.draining = False
         self.busy: set[web.RequestHandler] = set()  # connections with a request in work
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweepers: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin the work that goes on beside requests."""
-        self._sweeper = asyncio.create_task(self._data.keep_sweeping())
+        self._sweepers = [
+            asyncio.create_task(self._data.keep_sweeping()),
+            asyncio.create_task(self._imports.keep_resuming()),
+        ]
 
     async def stop(self) -> None:
         """End it and let go of connections, when no request runs any more."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sweeper
+        for sweeper in self._sweepers:
+            sweeper.cancel()
+        await asyncio.gather(*self._sweepers, return_exceptions=True)
+        await self._imports.stop()
         self._identity_threads.shutdown(wait=False)
         await self._stores.close()
         self._database.close()

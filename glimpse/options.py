@@ -89,6 +89,11 @@ STORE_OPTS: list[cfg.Opt] = [
     cfg.IntOpt("weight", default=0),
 ]
 
+TASK_OPTS: list[cfg.Opt] = [
+    cfg.IntOpt("task_time_to_live", default=48, help="Hours that a task is remembered after its end",
+               deprecated_opts=[cfg.DeprecatedOpt("task_time_to_live", group="DEFAULT")]),
+]  # fmt: skip
+
 HEALTHCHECK_OPTS: list[cfg.Opt] = [
     cfg.StrOpt("disable_by_file_path", default="/etc/glance/healthcheck_disable"),
 ]

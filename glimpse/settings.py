@@ -34,6 +34,7 @@ from glimpse.options import (
     GLANCE_STORE_OPTS,
     HEALTHCHECK_OPTS,
     STORE_OPTS,
+    TASK_OPTS,
 )
 
 RESERVED_STORE_PREFIX = "os_glance_"
@@ -124,6 +125,7 @@ class Settings:
     hashing_algorithm: str
     do_secure_hash: bool
     http_retries: int
+    task_time_to_live: int
     default_publisher_id: str
     disabled_notifications: tuple[str, ...]
     property_protection_file: str | None
@@ -236,6 +238,7 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
         stores=stores,
         default_store=default_store,
         multi_store=bool(default["enabled_backends"]),
+        task_time_to_live=_read(conf, "task", TASK_OPTS)["task_time_to_live"],
         healthcheck_disable_file=health["disable_by_file_path"],
         trust_proxy_headers=proxy["enable_proxy_headers_parsing"],
         unenforced=tuple(name for name, off in _QUOTAS.items() if default[name] != off),

@@ -26,7 +26,9 @@ from glimpse.stores.registry import Stores
 
 _PATH = "/v2/images"
 # Marks of the service on an image that are nobody else's business.
-_HIDDEN = frozenset({"os_glance_stage_host", "os_glance_hash_op_host", "os_glance_upload_lease"})
+_HIDDEN = frozenset(
+    {"os_glance_stage_host", "os_glance_hash_op_host", "os_glance_upload_lease", "os_glance_location_lease"}
+)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
 
 from aiohttp import web
 
 from glimpse.api.image_data import whole_body
 from glimpse.api.images import ImageCalls
-from glimpse.api.wire import NO_CONTENT, Reply, Request
+from glimpse.api.wire import NO_CONTENT, REQUEST_ID, Reply, Request, json_reply
+from glimpse.domain.locations import NewLocation
+from glimpse.domain.record import Task
+from glimpse.images.location_import import LocationImport
 from glimpse.images.locations import Locations
 
 
@@ -18,6 +23,7 @@ class LocationCalls:
 
     images: ImageCalls
     locations: Locations
+    imports: LocationImport
 
     async def update(self, request: Request, incoming: web.BaseRequest) -> Reply:
         """PATCH /v2/images/{image_id}"""
@@ -31,3 +37,45 @@ class LocationCalls:
             lambda rules: self.locations.leave(request.context, parts["image_id"], parts["store_id"])
         )
         return NO_CONTENT
+
+    async def add(self, request: Request, incoming: web.BaseRequest) -> Reply:
+        """POST /v2/images/{image_id}/locations"""
+        request = replace(request, body=await whole_body(incoming))
+        wanted = NewLocation.parse(request.json())
+        await self.imports.add(request.context, request.parts["image_id"], wanted, incoming[REQUEST_ID])
+        return Reply(202)
+
+    def list(self, request: Request) -> Reply:
+        """GET /v2/images/{image_id}/locations"""
+        found = self.imports.list(request.context, request.parts["image_id"])
+        return json_reply([self.images.location(each) for each in found])
+
+    def tasks(self, request: Request) -> Reply:
+        """GET /v2/images/{image_id}/tasks"""
+        found = self.imports.tasks(request.context, request.parts["image_id"])
+        return json_reply({"tasks": [_task(each) for each in found]})
+
+
+def _task(task: Task) -> dict[str, Any]:
+    """A task as its row is: what this call alone shows (spec 1.2.8)."""
+    return {
+        "id": task.id,
+        "type": task.type,
+        "status": task.status,
+        "owner": task.owner,
+        "expires_at": _time(task.expires_at),
+        "created_at": _time(task.created_at),
+        "updated_at": _time(task.updated_at),
+        "deleted_at": None,
+        "deleted": False,
+        "image_id": task.image_id,
+        "request_id": task.request_id,
+        "user_id": task.user_id,
+        "input": task.input,
+        "result": task.result,
+        "message": task.message,
+    }
+
+
+def _time(when: datetime | None) -> str | None:
+    return None if when is None else f"{when:%Y-%m-%dT%H:%M:%S.%f}"

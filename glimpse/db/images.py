@@ -188,10 +188,12 @@ def _update_locations(connection: Connection, before: Image, after: Image) -> No
         remove_location(connection, gone, after.updated_at)
 
 
-def remove_location(connection: Connection, location_id: int | None, when: datetime) -> None:
-    """Take a location from its image; it is `pending_delete` until its bytes are gone too (see `erased`)."""
+def remove_location(
+    connection: Connection, location_id: int | None, when: datetime, status: str = "pending_delete"
+) -> None:
+    """Take a location from its image. `pending_delete`: its bytes go too (see `erased`); `deleted`: they stay."""
     row = image_locations.update().where(image_locations.c.id == location_id)
-    connection.execute(row.values(status="pending_delete", deleted=True, deleted_at=when))
+    connection.execute(row.values(status=status, deleted=True, deleted_at=when))
 
 
 def set_status(connection: Connection, image_id: str, before: str, after: str, when: datetime, **values: Any) -> None:
@@ -211,6 +213,12 @@ def is_in(connection: Connection, image_id: str, status: str) -> bool:
     """Whether the image exists and has that status."""
     query = sa.select(images.c.id).where(images.c.id == image_id, images.c.status == status)
     return connection.execute(query.where(images.c.deleted == sa.false())).first() is not None
+
+
+def exists(connection: Connection, image_id: str) -> bool:
+    """Whether the image is there, in whichever status."""
+    query = sa.select(images.c.id).where(images.c.id == image_id, images.c.deleted == sa.false())
+    return connection.execute(query).first() is not None
 
 
 def add_location(connection: Connection, image_id: str, location: Location, when: datetime) -> None:

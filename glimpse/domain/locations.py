@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jsonschema_rs
+
 from glimpse.domain.lifecycle import check_transition
 from glimpse.domain.record import Image, Location
-from glimpse.domain.schema import TEXT_MAX
+from glimpse.domain.schema import TEXT_MAX, Schema
 from glimpse.errors import BadRequest, Conflict, Forbidden, TooLarge
 
 MD5_SIZE = 16  # bytes
@@ -95,6 +98,70 @@ def remove(image: Image, position: str) -> Image:
 def check_hash(algorithm: str, value: str) -> None:
     """Raise `ValueError` with the reason when `value` is no hash of that algorithm in hex."""
     _check_hex("os_hash_value", value, hashlib.new(algorithm, usedforsecurity=False).digest_size)
+
+
+# The body of POST /v2/images/{image_id}/locations (API reference, Add location).
+NEW_LOCATION: Schema = {
+    "name": "location",
+    "type": "object",
+    "properties": {
+        "url": {"type": "string", "description": "Where the image data is"},
+        "validation_data": {
+            "type": "object",
+            "description": "What the data must hash to",
+            "additionalProperties": False,
+            "properties": {
+                "os_hash_algo": {"type": "string", "maxLength": 64, "enum": ["sha1", "sha256", "sha512", "md5"]},
+                "os_hash_value": {"type": "string", "maxLength": 128},
+            },
+            "dependencies": {"os_hash_algo": ["os_hash_value"], "os_hash_value": ["os_hash_algo"]},
+        },
+    },
+    "required": ["url"],
+}
+_new_location = jsonschema_rs.Draft7Validator(NEW_LOCATION)
+
+
+@dataclass(frozen=True, slots=True)
+class NewLocation:
+    """An order to give an image a location; with what its bytes must hash to, or with neither algorithm nor value."""
+
+    url: str
+    algorithm: str | None = None
+    value: str | None = None
+
+    @classmethod
+    def parse(cls, body: Any) -> NewLocation:
+        """What a client sent. Raises `BadRequest`."""
+        try:
+            _new_location.validate(body)
+        except jsonschema_rs.ValidationError as error:
+            raise BadRequest(f"Provided object does not match schema 'location': {error.message[:512]}") from error
+        except ValueError as error:  # nested too deeply to be looked at
+            raise BadRequest("Provided object does not match schema 'location': it is nested too deeply") from error
+        if len(json.dumps(body["url"])) > TEXT_MAX // 2:
+            raise BadRequest("The URL of the location is too long.")
+        return cls.from_task({"loc_url": body["url"], "validation_data": body.get("validation_data", {})})
+
+    @classmethod
+    def from_task(cls, values: Mapping[str, Any]) -> NewLocation:
+        """What a task was given as its input."""
+        said = values.get("validation_data") or {}
+        return cls(values.get("loc_url", ""), said.get("os_hash_algo"), said.get("os_hash_value"))
+
+    def validation_data(self) -> dict[str, str]:
+        """As clients and tasks spell it."""
+        if self.algorithm is None or self.value is None:
+            return {}
+        return {"os_hash_algo": self.algorithm, "os_hash_value": self.value}
+
+    def check(self) -> None:
+        """Raise `BadRequest` for a hash that the algorithm never makes."""
+        if self.algorithm is not None and self.value is not None:
+            try:
+                check_hash(self.algorithm, self.value)
+            except ValueError as error:
+                raise BadRequest(str(error)) from error
 
 
 def _require_open(image: Image, verb: str) -> None:
@@ -180,9 +247,7 @@ def _validation_data(image: Image, values: Sequence[Mapping[str, Any]], algorith
 
 
 def _check_hex(name: str, text: str, size: int) -> None:
-    try:
-        found = len(bytes.fromhex(text))
-    except ValueError as error:
-        raise ValueError(f"{name} must be hexadecimal, not {text}") from error
-    if found != size or len(text) != 2 * size:
+    if not re.fullmatch("[0-9a-fA-F]*", text):
+        raise ValueError(f"{name} must be hexadecimal, not {text}")
+    if len(text) != 2 * size:
         raise ValueError(f"{name} ({text}) is not the correct size (should be {size} bytes)")

@@ -9,12 +9,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Site:
-    """A web server with pages in memory; `asked` lists the requests that came, `before` runs ahead of each GET."""
+    """A web server with pages in memory; `asked` lists the requests that came.
+
+    `before` runs ahead of the bytes of each GET, `before_head` ahead of each answer.
+    """
 
     def __init__(self) -> None:
         self.pages: dict[str, bytes] = {}
         self.asked: list[str] = []
-        self.before: Callable[[str], None] = lambda path: None
+        self.before: Callable[[str], object] = lambda path: None
+        self.before_head: Callable[[str], object] = lambda path: None
         site = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -26,6 +30,7 @@ class Site:
 
             def answer(self, with_body: bool) -> None:
                 site.asked.append(f"{self.command} {self.path}")
+                site.before_head(self.path)
                 if self.path.startswith("/moved/"):
                     self.send_response(302)
                     self.send_header("Location", self.headers.get("X-To") or site.pages[self.path].decode())

@@ -1,0 +1,89 @@
+"""Tasks in the database: work on an image that goes on after the call that asked for it.
+
+Everything here runs on the connection that it is given; whoever calls decides where a transaction begins and ends.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from glimpse.db.tables import task_info, tasks
+from glimpse.domain.context import Context
+from glimpse.domain.record import Task
+
+_COLUMNS = (
+    "id", "type", "status", "owner", "created_at", "updated_at", "image_id", "request_id", "user_id", "expires_at",
+)  # fmt: skip
+
+_ROWS = sa.select(
+    *(tasks.c[name] for name in _COLUMNS), task_info.c.input, task_info.c.result, task_info.c.message
+).join(task_info, task_info.c.task_id == tasks.c.id)
+
+
+def insert(connection: Connection, task: Task) -> None:
+    """Store a new task."""
+    connection.execute(tasks.insert().values(**{name: getattr(task, name) for name in _COLUMNS}, deleted=False))
+    texts = {"input": _text(task.input), "result": _text(task.result), "message": task.message}
+    connection.execute(task_info.insert().values(task_id=task.id, **texts))
+
+
+def get(connection: Connection, task_id: str) -> Task | None:
+    """The task, whoever owns it; None when there is none."""
+    row = connection.execute(_ROWS.where(tasks.c.id == task_id, tasks.c.deleted == sa.false())).mappings().first()
+    return None if row is None else _assemble(row)
+
+
+def of_image(connection: Connection, image_id: str, context: Context, now: datetime) -> list[Task]:
+    """What the caller may see of the tasks of an image, oldest first, without those that have expired."""
+    query = _ROWS.where(tasks.c.image_id == image_id, tasks.c.deleted == sa.false())
+    query = query.where(sa.or_(tasks.c.expires_at.is_(None), tasks.c.expires_at >= now))
+    if not context.is_admin:
+        query = query.where(tasks.c.owner == context.project_id)
+    rows = connection.execute(query.order_by(tasks.c.created_at, tasks.c.id)).mappings()
+    return [_assemble(row) for row in rows]
+
+
+def start(connection: Connection, task_id: str, now: datetime) -> None:
+    """The task is being worked on, still or again: `processing`, as long as it has not ended."""
+    open_task = tasks.update().where(tasks.c.id == task_id, tasks.c.status.in_(["pending", "processing"]))
+    connection.execute(open_task.values(status="processing", updated_at=now))
+
+
+def end(connection: Connection, task: Task) -> None:
+    """Write how a task ended: its status, message, result, and the time when it is forgotten."""
+    values = {"status": task.status, "updated_at": task.updated_at, "expires_at": task.expires_at}
+    connection.execute(tasks.update().where(tasks.c.id == task.id).values(**values))
+    texts = {"result": _text(task.result), "message": task.message}
+    connection.execute(task_info.update().where(task_info.c.task_id == task.id).values(**texts))
+
+
+def expired(connection: Connection, owner: str | None, now: datetime) -> bool:
+    """Whether a project has tasks whose time is over."""
+    return connection.execute(sa.select(tasks.c.id).where(*_over(owner, now)).limit(1)).first() is not None
+
+
+def forget(connection: Connection, owner: str | None, now: datetime) -> None:
+    """Soft-delete a project's tasks whose time is over."""
+    connection.execute(tasks.update().where(*_over(owner, now)).values(deleted=True, deleted_at=now))
+
+
+def _over(owner: str | None, now: datetime) -> list[sa.ColumnElement[bool]]:
+    return [tasks.c.owner == owner, tasks.c.deleted == sa.false(), tasks.c.expires_at <= now]
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else json.dumps(value)
+
+
+def _assemble(row: RowMapping) -> Task:
+    values = dict(row)
+    for name in ("input", "result"):
+        values[name] = None if values[name] is None else json.loads(values[name])
+    values["message"] = values["message"] or ""
+    values["updated_at"] = values["updated_at"] or values["created_at"]
+    return Task(**values)

@@ -1,0 +1,405 @@
+"""The location API: a place is given with one call, looked at and hashed after it (spec 1.4, 2.4).
+
+The truth is in the database: a task, the import lock `os_glance_import_task` of the image, which names it, and beside
+it a lease of the process that works on it, of the same kind as an upload's. The image's own status tells how far the
+work has come, so that whoever takes a dead process's lease over goes on from there:
+
+    queued      the location is not recorded yet
+    importing   it is, and its bytes have to match what the caller said of them
+    active      it is, and its bytes may be hashed, for the record
+
+The work ends in one transaction: status, hashes, task, lock and lease change together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import random
+import uuid
+from collections.abc import Coroutine
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from glimpse.access.policy import Policy
+from glimpse.db import images, tasks
+from glimpse.db.engine import Connection, Database
+from glimpse.domain import lifecycle
+from glimpse.domain.context import Context
+from glimpse.domain.locations import NewLocation
+from glimpse.domain.record import Image, Location, Task
+from glimpse.errors import Conflict, Forbidden, GlimpseError, Gone, NotFound, Unavailable
+from glimpse.images.leases import Lease, Leases, parse
+from glimpse.images.locations import Locations
+from glimpse.settings import Settings
+from glimpse.stores.registry import Stores
+
+LOG = logging.getLogger(__name__)
+
+LOCK = "os_glance_import_task"
+LEASE = "os_glance_location_lease"
+# What an import was doing to stores when its lock was broken (spec 1.3.6).
+_PROGRESS = ("os_glance_importing_to_stores", "os_glance_failed_import")
+
+LOOK = 5.0  # seconds between two looks whether the image is still there, which renew the lease
+RESUME = 45.0  # seconds between two looks for work whose process died; a new process looks at once
+LOCK_HOLDS = timedelta(minutes=60)  # since the task was last heard of; twice that while it has not begun
+
+FAILED = "Task failed due to Internal Error"  # all that clients learn: the reason would tell of ports (OSSN-0078)
+_SYSTEM = Context(is_admin=True)
+
+
+class _Refused(Exception):
+    """The place cannot be this image's; the text is for the log."""
+
+
+@dataclass(frozen=True)
+class LocationImport:
+    """POST of a location and what follows, with what it needs."""
+
+    settings: Settings
+    database: Database
+    policy: Policy
+    stores: Stores
+    locations: Locations
+    leases: Leases = field(default_factory=Leases)
+    running: set[asyncio.Task[None]] = field(default_factory=set)
+
+    # --- the calls ---------------------------------------------------------------------------------------------------
+
+    async def add(self, context: Context, image_id: str, wanted: NewLocation, request_id: str) -> None:
+        """Take the order to give a queued image a location; the work goes on after the call.
+
+        Raises `NotFound`, `Conflict` (not queued, or something else is going on), `Forbidden`, `BadRequest`.
+        """
+        now = lifecycle.now()
+        task = Task(
+            id=str(uuid.uuid4()), type="location_import", status="pending", owner=context.project_id or "",
+            created_at=now, updated_at=now, image_id=image_id, request_id=request_id, user_id=context.user_id,
+            input={"image_id": image_id, "loc_url": wanted.url, "validation_data": wanted.validation_data()},
+        )  # fmt: skip
+        lease = self.leases.take("")
+        try:
+            await self.database.run(self._order, context, wanted, task, lease)
+        except BaseException:
+            self.leases.drop(lease)
+            raise
+        self._spawn(self._work(image_id, task.id, lease))
+
+    def _order(self, context: Context, wanted: NewLocation, task: Task, lease: Lease) -> None:
+        assert task.image_id is not None
+        image_id = task.image_id
+
+        def work(connection: Connection) -> None:
+            image = images.get(connection, image_id, context, lock=True)
+            if image.status != "queued":
+                raise Conflict(f"Only a queued image can be given a location, and this one is {image.status}.")
+            self.policy.require_for_image("add_image_location", context, image)
+            if context.read_only:
+                raise Forbidden("Anonymous callers may only read.")
+            self._check_caller(context, wanted.url)
+            wanted.check()
+            if LOCK in image.properties:
+                self._break_lock(connection, image, image.properties[LOCK] or "", task.created_at)
+            tasks.insert(connection, task)
+            images.set_property(connection, image_id, LOCK, task.id, task.created_at)
+            images.set_property(connection, image_id, LEASE, lease.text(), task.created_at)
+
+        self.database.write(work)
+
+    def _check_caller(self, context: Context, url: str) -> None:
+        """Other services name any place; people only what is on the web, and only where a store reads from there."""
+        if "service" in context.roles | context.service_roles:
+            return
+        web = any(each.store.facts.type == "http" for each in self.stores)
+        if not web or not url.startswith(("http://", "https://")):
+            raise Forbidden("Only places on the web can be named, and only where a store reads from there.")
+
+    def _break_lock(self, connection: Connection, image: Image, task_id: str, now: datetime) -> None:
+        """Take a lock whose owner has not been heard of for long. Raises `Conflict` while it holds."""
+        task = tasks.get(connection, task_id)
+        if task is not None:
+            holds = LOCK_HOLDS * (2 if task.status == "pending" else 1)
+            if now - task.updated_at < holds:
+                raise Conflict("Another task works on the image.")
+            if task.status in ("pending", "processing"):
+                tasks.end(connection, self._ended(task, "failure", "Expired lock preempted"))
+            stores = (task.input or {}).get("backend") or ()
+            for name in _PROGRESS:
+                names = (image.properties.get(name) or "").split(",")
+                if not set(stores).isdisjoint(names):
+                    left = ",".join(each for each in names if each not in stores)
+                    images.set_property(connection, image.id, name, left, now)
+        images.drop_property(connection, image.id, LOCK, task_id)
+
+    def tasks(self, context: Context, image_id: str) -> list[Task]:
+        """The tasks of an image, as far as they are the caller's (a record). Raises `NotFound`."""
+        now = lifecycle.now()
+
+        def read(connection: Connection) -> tuple[Image, list[Task], bool]:
+            image = images.get(connection, image_id, context)
+            found = tasks.of_image(connection, image_id, context, now)
+            return image, found, tasks.expired(connection, context.project_id, now)
+
+        try:
+            image, found, expired = self.database.read(read)
+            self.policy.require_for_image("get_image", context, image)
+        except NotFound as error:
+            raise NotFound("There is no such image.") from error
+        if expired and not context.read_only:
+            self.database.write(lambda connection: tasks.forget(connection, context.project_id, now))
+        return found
+
+    def list(self, context: Context, image_id: str) -> tuple[Location, ...]:
+        """All locations, for other services (a record). Raises `NotFound`, `Forbidden`."""
+        image = self.database.read(lambda connection: images.get(connection, image_id, context))
+        self.policy.require_for_image("fetch_image_location", context, image)
+        if image.status == "deactivated" and not context.is_admin:
+            return ()
+        return tuple(self.stores.by_weight(image.locations))
+
+    # --- the work ----------------------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
+
+    async def stop(self) -> None:
+        """Let go of everything: the next process that looks goes on with it."""
+        for task in list(self.running):
+            task.cancel()
+        await asyncio.gather(*self.running, return_exceptions=True)
+
+    async def _work(self, image_id: str, task_id: str, lease: Lease) -> None:
+        """One order, from where it is to its end. What the database keeps from ending is left to `resume`."""
+        there = asyncio.create_task(self._renew(image_id, task_id, lease))
+        try:
+            await self._run(image_id, task_id, lease, there)
+        except Unavailable:
+            LOG.warning("image %s: its location waits for the database", image_id)
+        except Conflict:
+            LOG.info("image %s: its location is in other hands", image_id)
+        except Exception:
+            LOG.exception("image %s: unexpected failure with its location", image_id)
+        finally:
+            there.cancel()
+            self.leases.drop(lease)
+
+    async def _run(self, image_id: str, task_id: str, lease: Lease, there: asyncio.Task[None]) -> None:
+        run, write = self.database.run, self.database.write
+        task = await run(self.database.read, lambda connection: tasks.get(connection, task_id))
+        if task is None or task.status not in ("pending", "processing"):
+            await run(write, lambda connection: _let_go(connection, image_id, task_id, lease))
+            return
+        wanted = NewLocation.from_task(task.input or {})
+        try:
+            image = await run(self._image, image_id)
+            if image.status == "queued":
+                size = await self.locations.measure(wanted.url)
+                image = await run(self._record, image, task, wanted, size, lease)
+            facts = await self._hash(image, wanted, there)
+        except (_Refused, GlimpseError) as error:
+            if isinstance(error, Unavailable | Conflict):
+                raise
+            LOG.warning("image %s: location refused: %s", image_id, error)
+            await run(self._give_back, image_id, task, lease)
+            return
+        await run(self._finish, image_id, task, facts, lease)
+
+    def _image(self, image_id: str) -> Image:
+        return self.database.read(lambda connection: images.get(connection, image_id, _SYSTEM))
+
+    def _record(self, image: Image, task: Task, wanted: NewLocation, size: int | None, lease: Lease) -> Image:
+        """Give the image its location, and its next status; what can be refused is refused before."""
+        if not size:
+            raise _Refused("no store can read it")
+        if size > self.settings.image_size_cap:
+            raise _Refused("it is larger than image_size_cap allows")
+        secure, said = self.settings.do_secure_hash, wanted.validation_data()
+        status = "importing" if secure and said else "active"
+        store = self.locations.store_of(wanted.url)
+        location = Location(wanted.url, {"store": store} if store else {})
+
+        def work(connection: Connection) -> Image:
+            now = lifecycle.now()
+            found = images.get(connection, image.id, _SYSTEM, lock=True)
+            _require(connection, image.id, lease)
+            if found.status != "queued":
+                raise _Refused(f"the image is {found.status} by now")
+            lifecycle.check_transition(found, status)
+            if self.settings.image_location_quota == 0:
+                raise _Refused("no image may have a location here")
+            for leftover in found.locations:  # of an upload or a location that Glance has refused
+                images.remove_location(connection, leftover.id, now)
+            images.add_location(connection, image.id, location, now)
+            facts = {} if secure else said
+            images.set_status(connection, image.id, "queued", status, now, size=size, **facts)
+            tasks.start(connection, task.id, now)
+            return images.get(connection, image.id, _SYSTEM)
+
+        return self.database.write(work)
+
+    async def _hash(self, image: Image, wanted: NewLocation, there: asyncio.Task[None]) -> dict[str, str]:
+        """What the bytes hash to; nothing when that is not wanted, or could not be found out.
+
+        Raises `_Refused` when an image that still waits for it does not get what its caller promised, `Gone`.
+        """
+        if image.status != "importing" and (image.os_hash_value or not self.settings.do_secure_hash):
+            return {}
+        location = next((each for each in image.locations if each.url == wanted.url), None)
+        if location is None:
+            raise _Refused("somebody else has taken it away")
+        algorithm = wanted.algorithm or self.settings.hashing_algorithm
+        for attempt in range(self.settings.http_retries + 1):
+            if attempt:
+                await asyncio.sleep(min(attempt, 5))
+            try:
+                facts = await self._digest(location, image.size, algorithm, there)
+                break
+            except Gone:
+                raise
+            except GlimpseError as error:
+                LOG.info("image %s: hashing failed, attempt %d: %s", image.id, attempt + 1, error.message)
+        else:
+            if image.status == "importing":
+                raise _Refused("its bytes cannot be read")
+            LOG.warning("image %s has no hash, as its bytes cannot be read", image.id)
+            return {}
+        if wanted.value and facts["os_hash_value"] != wanted.value.lower():
+            raise _Refused("its bytes are others than promised")
+        return facts
+
+    async def _digest(
+        self, location: Location, size: int | None, algorithm: str, there: asyncio.Task[None]
+    ) -> dict[str, str]:
+        store = self.stores.holding(location)
+        if store is None:
+            raise NotFound("No configured store understands the location.")
+        md5, other = hashlib.md5(usedforsecurity=False), hashlib.new(algorithm, usedforsecurity=False)
+        read = 0
+        reader = await store.store.open(location.url)
+        try:
+            async for block in reader.stream(0, None):
+                if there.done():
+                    raise Gone("The image was deleted while its bytes were hashed.")
+                await asyncio.gather(asyncio.to_thread(md5.update, block), asyncio.to_thread(other.update, block))
+                read += len(block)
+                if size is not None and read > size:
+                    break
+        finally:
+            await reader.close()
+        if read != size:
+            raise Unavailable(f"The store gave {read} bytes of {size}.")
+        return {"checksum": md5.hexdigest(), "os_hash_algo": algorithm, "os_hash_value": other.hexdigest()}
+
+    def _finish(self, image_id: str, task: Task, facts: dict[str, str], lease: Lease) -> None:
+        def work(connection: Connection) -> None:
+            now = lifecycle.now()
+            _require(connection, image_id, lease)
+            try:
+                image = images.get(connection, image_id, _SYSTEM, lock=True)
+            except NotFound:
+                tasks.end(connection, self._ended(task, "failure", FAILED))
+            else:
+                if image.status == "importing":
+                    images.set_status(connection, image_id, "importing", "active", now, **facts)
+                elif facts and not image.os_hash_value:
+                    images.set_status(connection, image_id, image.status, image.status, now, **facts)
+                tasks.end(connection, self._ended(task, "success", "", {"image_id": image_id}))
+            _let_go(connection, image_id, task.id, lease)
+
+        self.database.write(work)
+
+    def _give_back(self, image_id: str, task: Task, lease: Lease) -> None:
+        """The end of a refused location: the image is queued without it. Its bytes were never ours to erase."""
+
+        def work(connection: Connection) -> None:
+            now = lifecycle.now()
+            _require(connection, image_id, lease)
+            with contextlib.suppress(NotFound):
+                image = images.get(connection, image_id, _SYSTEM, lock=True)
+                if image.status == "importing":
+                    for location in image.locations:  # its own: importing began with none
+                        images.remove_location(connection, location.id, now, "deleted")
+                    images.set_status(connection, image_id, "importing", "queued", now)
+            tasks.end(connection, self._ended(task, "failure", FAILED))
+            _let_go(connection, image_id, task.id, lease)
+
+        self.database.write(work)
+
+    def _ended(self, task: Task, status: str, message: str, result: dict[str, str] | None = None) -> Task:
+        now = lifecycle.now()
+        expires = now + timedelta(hours=self.settings.task_time_to_live)
+        return replace(task, status=status, message=message, result=result, updated_at=now, expires_at=expires)
+
+    async def _renew(self, image_id: str, task_id: str, lease: Lease) -> None:
+        """Says from time to time that the work goes on; ends when the image was deleted or taken over."""
+
+        def work(connection: Connection) -> bool:
+            now, text = lifecycle.now(), lease.text()
+            mine = images.replace_property(connection, image_id, LEASE, text, text, now)
+            tasks.start(connection, task_id, now)
+            return mine and images.exists(connection, image_id)
+
+        while True:
+            await asyncio.sleep(LOOK)
+            with contextlib.suppress(Unavailable):
+                if not await self.database.run(self.database.write, work):
+                    return
+
+    # --- what a dead process left ------------------------------------------------------------------------------------
+
+    async def keep_resuming(self) -> None:
+        """Look for work without a worker now and then, for as long as the process lives."""
+        while True:
+            try:
+                await self.resume()
+            except Unavailable:
+                LOG.info("locations of dead processes wait for the database")
+            except Exception:
+                LOG.exception("resuming failed")
+            # Spread out, as every worker of every node does this.
+            await asyncio.sleep(RESUME * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+
+    async def resume(self) -> None:
+        """Go on with every order whose process has died. Raises `Unavailable`."""
+        leases = await self.database.run(self.database.read, lambda c: images.with_property(c, LEASE))
+        for image_id, text, renewed in leases:
+            old = parse(text)
+            if old is not None and self.leases.is_alive(old, renewed, lifecycle.now()):
+                continue
+            mine = self.leases.take("")
+            task_id = await self.database.run(self._take_over, image_id, text, mine)
+            if task_id is None:
+                self.leases.drop(mine)
+                continue
+            LOG.warning("image %s: going on with its location, as the process that had begun is gone", image_id)
+            self._spawn(self._work(image_id, task_id, mine))
+
+    def _take_over(self, image_id: str, text: str, mine: Lease) -> str | None:
+        """The task to go on with; None when another process was quicker."""
+
+        def work(connection: Connection) -> str | None:
+            if not images.replace_property(connection, image_id, LEASE, text, mine.text(), lifecycle.now()):
+                return None
+            return next((value for owner, value, _ in images.with_property(connection, LOCK) if owner == image_id), "")
+
+        return self.database.write(work)
+
+
+def _require(connection: Connection, image_id: str, lease: Lease) -> None:
+    """Raise `Conflict` when the work was taken over."""
+    text = lease.text()
+    if not images.replace_property(connection, image_id, LEASE, text, text, lifecycle.now()):
+        raise Conflict("The lease was taken over.")
+
+
+def _let_go(connection: Connection, image_id: str, task_id: str, lease: Lease) -> None:
+    """Take lock and lease off the image, also off a deleted one."""
+    images.drop_property(connection, image_id, LEASE, lease.text())
+    with contextlib.suppress(Conflict):
+        images.drop_property(connection, image_id, LOCK, task_id)

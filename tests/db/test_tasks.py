@@ -1,0 +1,59 @@
+"""Tasks in each kind of database."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import timedelta
+
+from glimpse.db import tasks
+from glimpse.db.engine import Database
+from glimpse.domain.context import Context
+from glimpse.domain.record import Task
+from tests.db.test_images import ADMIN, THEN
+
+LATER = THEN + timedelta(hours=1)
+OWNER = Context(project_id="p")
+
+
+def task(image_id: str, **fields: object) -> Task:
+    values = {
+        "id": str(uuid.uuid4()), "type": "location_import", "status": "pending", "owner": "p", "created_at": THEN,
+        "updated_at": THEN, "image_id": image_id, "request_id": "req-1", "user_id": "u", "input": {"url": "http://ü"},
+    }  # fmt: skip
+    return Task(**{**values, **fields})  # type: ignore[arg-type]
+
+
+def of_image(database: Database, image_id: str, context: Context = ADMIN) -> list[Task]:
+    return database.read(lambda connection: tasks.of_image(connection, image_id, context, LATER))
+
+
+def test_from_its_beginning_to_its_end(synced: Database) -> None:
+    one = task(str(uuid.uuid4()))
+    synced.write(lambda c: tasks.insert(c, one))
+    assert synced.read(lambda c: tasks.get(c, one.id)) == one
+    synced.write(lambda c: tasks.start(c, one.id, LATER))
+    assert synced.read(lambda c: tasks.get(c, one.id)) == replace(one, status="processing", updated_at=LATER)
+    ended = replace(one, status="success", result={"image_id": "x"}, updated_at=LATER, expires_at=LATER)
+    synced.write(lambda c: tasks.end(c, ended))
+    assert synced.read(lambda c: tasks.get(c, one.id)) == ended
+    synced.write(lambda c: tasks.start(c, one.id, THEN))
+    assert synced.read(lambda c: tasks.get(c, one.id)) == ended, "what has ended is not begun again"
+    assert synced.read(lambda c: tasks.get(c, str(uuid.uuid4()))) is None
+
+
+def test_whose_and_for_how_long(synced: Database) -> None:
+    image_id = str(uuid.uuid4())
+    mine, other = task(image_id), task(image_id, owner="q", created_at=THEN + timedelta(seconds=1))
+    over = task(image_id, expires_at=LATER - timedelta(seconds=1))
+    for each in (mine, other, over, task(str(uuid.uuid4()))):
+        synced.write(lambda c, each=each: tasks.insert(c, each))  # type: ignore[misc]
+    assert of_image(synced, image_id) == [mine, other]
+    assert of_image(synced, image_id, OWNER) == [mine]
+    assert of_image(synced, image_id, Context()) == []
+    assert not synced.read(lambda c: tasks.expired(c, "q", LATER))
+    assert synced.read(lambda c: tasks.expired(c, "p", LATER))
+    synced.write(lambda c: tasks.forget(c, "p", LATER))
+    assert not synced.read(lambda c: tasks.expired(c, "p", LATER))
+    assert synced.read(lambda c: tasks.get(c, over.id)) is None
+    assert synced.read(lambda c: tasks.get(c, mine.id)) == mine
