@@ -50,17 +50,19 @@ class MariaDB:
         self.socket = folder / "mysqld.sock"
         user = _service_user("mysql")
         data = own(own(folder, user) / "data", user)
+        # a server that starts clears its temporary folder: it must not be that of another run
+        temporary = f"--tmpdir={own(folder / 'tmp', user)}"
         grants = folder / "grants.sql"
         grants.write_text(
             f"GRANT ALL PRIVILEGES ON *.* TO '{USER}'@'%' IDENTIFIED BY '{PASSWORD}' WITH GRANT OPTION;\n"
         )
         _prepare(
-            [program("mariadb-install-db"), "--no-defaults", f"--datadir={data}",
+            [program("mariadb-install-db"), "--no-defaults", f"--datadir={data}", temporary,
              "--auth-root-authentication-method=normal", "--skip-test-db", "--innodb-log-file-size=16M"],
             user,
         )  # fmt: skip
         command: list[str | Path] = [
-            program("mariadbd"), "--no-defaults", f"--datadir={data}", f"--socket={self.socket}",
+            program("mariadbd"), "--no-defaults", f"--datadir={data}", temporary, f"--socket={self.socket}",
             f"--pid-file={data}/pid", "--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve",
             "--character-set-server=utf8mb4", "--max-connections=500", "--performance-schema=OFF",
             "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M", f"--init-file={grants}",

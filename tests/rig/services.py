@@ -11,6 +11,7 @@ from pathlib import Path
 
 import requests
 
+import glimpse
 from tests.rig.install import environment
 from tests.rig.process import Process, ServerFailed, free_port, plain_environment
 
@@ -146,7 +147,11 @@ class Glimpse(ImageService):
         return [self.bin / "glance-api"]
 
     def _overrides(self) -> dict[str, str]:
-        return {"OS_DEFAULT__BIND_HOST": "127.0.0.1", "OS_DEFAULT__BIND_PORT": str(self.port)}
+        # the package that the tests import, which in a second working tree is not the installed one
+        tree = str(Path(glimpse.__file__).parents[1])
+        return {
+            "OS_DEFAULT__BIND_HOST": "127.0.0.1", "OS_DEFAULT__BIND_PORT": str(self.port), "PYTHONPATH": tree,
+        }  # fmt: skip
 
 
 class Glance(ImageService):
