@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from tests.rig.services import Glimpse
 
 ROUNDS = 50
 KEPT = 5  # each writer takes away what it made so many rounds ago
+
+IMAGE = "/v2/images"
+NAMESPACES = "/v2/metadefs/namespaces"
 
 Writers = tuple[ImageApi, ImageApi]
 
@@ -66,6 +69,13 @@ def bytes_of(api: ImageApi) -> str:
     return image
 
 
+def namespace(api: ImageApi, **parts: Any) -> str:
+    """A new namespace of metadata definitions."""
+    name = uuid.uuid4().hex
+    api.ok("POST", NAMESPACES, json={"namespace": name, **parts})
+    return name
+
+
 @dataclass(frozen=True)
 class Parts:
     """A set of things with names in a bigger thing, and the calls that make it, add one, take one, and list them."""
@@ -76,7 +86,21 @@ class Parts:
     names: Callable[[ImageApi, str], set[str]]
 
 
-IMAGE = "/v2/images"
+def definitions(kind: str, body: dict[str, str]) -> Parts:
+    """The definitions of one kind in a namespace."""
+    listed = "resource_type_associations" if kind == "resource_types" else kind
+    return Parts(
+        namespace,
+        lambda api, home, name: api.ok("POST", f"{NAMESPACES}/{home}/{kind}", json={"name": name, **body}),
+        lambda api, home, name: api.ok("DELETE", f"{NAMESPACES}/{home}/{kind}/{name}"),
+        lambda api, home: names_in(api.ok("GET", f"{NAMESPACES}/{home}/{kind}").json()[listed]),
+    )
+
+
+def names_in(found: Any) -> set[str]:
+    """The names in a list of definitions; that of the properties is an object."""
+    return set(found) if isinstance(found, dict) else {each["name"] for each in found}
+
 
 PARTS = {
     "properties": Parts(
@@ -104,6 +128,31 @@ PARTS = {
         lambda api, mark, name: api.create(id=str(uuid.uuid5(uuid.NAMESPACE_OID, mark + name)), name=name, tags=[mark]),
         lambda api, mark, name: api.delete(str(uuid.uuid5(uuid.NAMESPACE_OID, mark + name))),
         lambda api, mark: {image["name"] for image in api.images(f"?limit=1000&tag={mark}")},
+    ),
+    "namespaces": Parts(
+        lambda api: uuid.uuid4().hex,
+        lambda api, mark, name: api.ok("POST", NAMESPACES, json={"namespace": f"{mark}{name}"}),
+        lambda api, mark, name: api.ok("DELETE", f"{NAMESPACES}/{mark}{name}"),
+        lambda api, mark: {
+            found["namespace"].removeprefix(mark)
+            for found in api.ok("GET", f"{NAMESPACES}?limit=1000").json()["namespaces"]
+            if found["namespace"].startswith(mark)
+        },
+    ),
+    "metadef objects": definitions("objects", {}),
+    "metadef properties": definitions("properties", {"title": "A property", "type": "string"}),
+    "metadef resource types": definitions("resource_types", {}),
+    "metadef tags": replace(
+        definitions("tags", {}), add=lambda api, home, name: api.ok("POST", f"{NAMESPACES}/{home}/tags/{name}")
+    ),
+    "metadef tags, many at once": replace(
+        definitions("tags", {}),
+        add=lambda api, home, name: api.ok(
+            "POST",
+            f"{NAMESPACES}/{home}/tags",
+            json={"tags": [{"name": name}]},
+            headers={"X-Openstack-Append": "true"},
+        ),
     ),
 }
 
@@ -244,3 +293,73 @@ def test_a_counter(writers: Writers) -> None:
 
     at_once(writers, work)
     assert writers[0].show(image)["counter"] == str(2 * ROUNDS)
+
+
+WHOLE = {
+    "namespace": ("", {}),
+    "object": ("/objects/it", {"name": "it"}),
+    "property": ("/properties/it", {"name": "it", "type": "string"}),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_definitions_that_are_replaced(writers: Writers, kind: str) -> None:
+    """Both replace one definition as a whole. What is there is always what one of them wrote, never a mixture."""
+    home = namespace(writers[0], objects=[{"name": "it"}], properties={"it": {"title": "", "type": "string"}})
+    path, body = f"{NAMESPACES}/{home}{WHOLE[kind][0]}", WHOLE[kind][1] or {"namespace": home}
+
+    def filled(mark: str) -> dict[str, Any]:
+        if kind == "object":
+            return {**body, "description": mark, "required": [mark]}
+        return {**body, ("display_name" if kind == "namespace" else "title"): mark, "description": mark}
+
+    def work(api: ImageApi, number: int) -> None:
+        for turn in range(ROUNDS):
+            sent = filled(f"its-{number}-{turn}")
+            answer = api.ok("PUT", path, json=sent).json()
+            assert {name: answer[name] for name in sent} == sent
+            found = api.ok("GET", path).json()
+            wanted = filled(found["description"])
+            assert {name: found[name] for name in wanted} == wanted
+
+    at_once(writers, work)
+    last = writers[0].ok("GET", path).json()["description"]
+    assert last in {f"its-{number}-{ROUNDS - 1}" for number in range(2)}
+
+
+def test_tags_that_are_renamed(writers: Writers) -> None:
+    """Each writer gives a tag of its own, in the same namespace, one new name after the other."""
+    home = namespace(writers[0], tags=[{"name": "its-0-0"}, {"name": "its-1-0"}])
+
+    def work(api: ImageApi, number: int) -> None:
+        for turn in range(ROUNDS):
+            tag = f"{NAMESPACES}/{home}/tags/its-{number}-{turn}"
+            api.ok("PUT", tag, json={"name": f"its-{number}-{turn + 1}"})
+
+    at_once(writers, work)
+    found = writers[1].ok("GET", f"{NAMESPACES}/{home}/tags").json()["tags"]
+    assert {tag["name"] for tag in found} == {f"its-{number}-{ROUNDS}" for number in range(2)}
+
+
+def test_the_same_definition(writers: Writers) -> None:
+    """Both want to make it; one does, the other is told that it is there."""
+    home = namespace(writers[0])
+    made: list[str] = []
+
+    def work(api: ImageApi, number: int) -> None:
+        for turn in range(ROUNDS):
+            for kind, more in (
+                ("objects", {}),
+                ("properties", {"title": "t", "type": "string"}),
+                ("resource_types", {}),
+            ):
+                name = f"{kind}-{turn}"
+                answer = api.call("POST", f"{NAMESPACES}/{home}/{kind}", json={"name": name, **more})
+                assert answer.status_code in (201, 409), answer.text
+                if answer.status_code == 201:
+                    made.append(name)
+
+    at_once(writers, work)
+    assert sorted(made) == sorted(
+        f"{kind}-{turn}" for kind in ("objects", "properties", "resource_types") for turn in range(ROUNDS)
+    )
