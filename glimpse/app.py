@@ -34,6 +34,7 @@ from glimpse.images.locations import Locations
 from glimpse.images.manage import Records
 from glimpse.images.sharing import Sharing
 from glimpse.metadefs.manage import Metadefs
+from glimpse.notifications import Notifications, check_notifications
 from glimpse.settings import Settings
 from glimpse.stores.registry import Stores, open_stores
 
@@ -61,6 +62,7 @@ def lay_foundation(settings: Settings) -> Foundation:
     policy = Policy(settings.conf)
     open_stores(settings)
     Database(settings.database, settings.record_threads).close()
+    check_notifications(settings)
     formats, extra = settings.formats, settings.image_schema
     try:
         schema = ImageSchema(formats.container_formats, formats.disk_formats, extra.properties, extra.required)
@@ -78,18 +80,24 @@ class Application:
         self._auth = foundation.auth
         self._database = Database(settings.database, settings.record_threads)
         self._stores: Stores = open_stores(settings)
+        self._notifications = Notifications(settings)
         records = Records(
-            settings, self._database, foundation.policy, foundation.schema, foundation.protection, self._stores
-        )
-        self._data = ImageData(settings, self._database, foundation.policy, self._stores)
+            settings, self._database, foundation.policy, foundation.schema, foundation.protection, self._stores,
+            self._notifications,
+        )  # fmt: skip
+        self._data = ImageData(settings, self._database, foundation.policy, self._stores, self._notifications)
         self._operator = OperatorCalls(settings, published(foundation.schema))
         image_calls = ImageCalls(settings, records, self._stores)
-        locations = Locations(settings, self._database, foundation.policy, self._stores, self._data)
+        locations = Locations(
+            settings, self._database, foundation.policy, self._stores, self._data, self._notifications
+        )
         self._imports = LocationImport(settings, self._database, foundation.policy, self._stores, locations)
         self._calls = Calls(
             images=image_calls,
             image_data=ImageDataCalls(settings, self._database, records, self._data, image_calls),
-            image_parts=ImagePartCalls(records, Sharing(settings, self._database, foundation.policy)),
+            image_parts=ImagePartCalls(
+                records, Sharing(settings, self._database, foundation.policy, self._notifications)
+            ),
             info=InfoCalls(settings, foundation.policy, self._stores),
             locations=LocationCalls(image_calls, locations, self._imports),
             metadefs=MetadefCalls(settings, Metadefs(self._database, foundation.policy)),
@@ -109,6 +117,7 @@ class Application:
 
     def start(self) -> None:
         """Begin the work that goes on beside requests."""
+        self._notifications.start()
         self._sweepers = [
             asyncio.create_task(self._data.keep_sweeping()),
             asyncio.create_task(self._imports.keep_resuming()),
@@ -121,6 +130,7 @@ class Application:
         await asyncio.gather(*self._sweepers, return_exceptions=True)
         await self._imports.stop()
         self._identity_threads.shutdown(wait=False)
+        await asyncio.to_thread(self._notifications.stop)
         await self._stores.close()
         self._database.close()
 

@@ -41,7 +41,7 @@ DEFAULT_OPTS: list[cfg.Opt] = [
     cfg.BoolOpt("do_secure_hash", default=True),
     cfg.IntOpt("http_retries", default=3, min=0),
     cfg.StrOpt("default_publisher_id", default="image.localhost"),
-    cfg.ListOpt("disabled_notifications", default=[]),
+    cfg.ListOpt("disabled_notifications", default=[], help="Events that are not told, or groups: image.member"),
     cfg.BoolOpt("use_keystone_limits", default=False),
     cfg.StrOpt("user_storage_quota", default="0"),
     cfg.BoolOpt("show_image_direct_url", default=False),
@@ -93,6 +93,12 @@ TASK_OPTS: list[cfg.Opt] = [
     cfg.IntOpt("task_time_to_live", default=48, help="Hours that a task is remembered after its end",
                deprecated_opts=[cfg.DeprecatedOpt("task_time_to_live", group="DEFAULT")]),
 ]  # fmt: skip
+
+NOTIFICATION_OPTS: list[cfg.Opt] = [
+    cfg.MultiStrOpt(
+        "driver", default=[], help="Where events go: messagingv2, messaging, log, noop; without it nowhere"
+    ),
+]
 
 HEALTHCHECK_OPTS: list[cfg.Opt] = [
     cfg.StrOpt("disable_by_file_path", default="/etc/glance/healthcheck_disable"),

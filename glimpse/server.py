@@ -20,6 +20,7 @@ import select
 import signal
 import socket
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ _PR_SET_PDEATHSIG = 1
 def serve(read_settings: Callable[[], Settings]) -> int:
     """Serve until a signal ends it; the exit code. SIGHUP calls `read_settings` again. Raises `SettingsError`."""
     settings = read_settings()
+    # Libraries of OpenStack load it when it is there, and it complains; nothing here runs on it.
+    warnings.filterwarnings("ignore", r"\s*Eventlet is deprecated")
     oslo_log.setup(settings.conf, "glance")
     foundation = lay_foundation(settings)
     logging.getLogger("aiohttp.server").addFilter(_OneLine())

@@ -33,6 +33,7 @@ from glimpse.options import (
     FORMAT_OPTS,
     GLANCE_STORE_OPTS,
     HEALTHCHECK_OPTS,
+    NOTIFICATION_OPTS,
     STORE_OPTS,
     TASK_OPTS,
 )
@@ -128,6 +129,7 @@ class Settings:
     task_time_to_live: int
     default_publisher_id: str
     disabled_notifications: tuple[str, ...]
+    notification_drivers: tuple[str, ...]
     property_protection_file: str | None
     property_protection_rule_format: str
     enabled_import_methods: tuple[str, ...]
@@ -154,6 +156,12 @@ class Settings:
                 if _is_default(self.conf, name, opt.dest):
                     values[opt.dest] = shared[opt.dest]
         return values
+
+    def for_library(self) -> cfg.ConfigOpts:
+        """The same files, read once more, for a library that declares an option which is declared here too."""
+        conf = cfg.ConfigOpts()
+        conf([], project="glance", default_config_files=self.conf.config_file, default_config_dirs=self.conf.config_dir)
+        return conf
 
 
 def load(argv: Sequence[str], prog: str = "glance-api", extra_cli: Sequence[cfg.Opt] = ()) -> Settings:
@@ -215,6 +223,7 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
     if default["metadata_encryption_key"]:
         # Going on without it would leave in the clear what an operator wanted protected.
         raise _refuse(conf, "DEFAULT", "metadata_encryption_key", "is not supported yet; allowed: nothing")
+    events = _read(conf, "oslo_messaging_notifications", NOTIFICATION_OPTS)
     flavor = _flavor(conf, paste["flavor"] or "")
     host = _bind_host(conf, flavor, default)
     stores, default_store = _stores(conf, default["enabled_backends"])
@@ -231,6 +240,7 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
         hashing_algorithm=algorithm,
         enabled_import_methods=tuple(default["enabled_import_methods"]),
         disabled_notifications=tuple(default["disabled_notifications"]),
+        notification_drivers=tuple(events["driver"]),
         cache_api=bool(default["image_cache_dir"]),
         database=database_settings(conf),
         formats=_formats(conf),

@@ -18,6 +18,7 @@ from tests.rig.clients import Clients
 from tests.rig.databases import MariaDB, PostgreSQL
 from tests.rig.keystone import Keystone
 from tests.rig.memcached import Memcached
+from tests.rig.rabbitmq import RabbitMQ
 from tests.rig.services import Glance, Glimpse, ImageService, Sections, config_text, one_store
 
 Service = TypeVar("Service", bound=ImageService)
@@ -74,6 +75,17 @@ def postgresql(rig_folder: Path) -> Iterator[PostgreSQL]:
 def memcached(rig_folder: Path) -> Iterator[Memcached]:
     """The memcached of this run. Who stops it starts it again."""
     server = Memcached(rig_folder / "memcached")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(rig_folder: Path) -> Iterator[RabbitMQ]:
+    """The RabbitMQ of this run. Who stops it starts it again."""
+    server = RabbitMQ(rig_folder / "rabbitmq")
     server.start()
     try:
         yield server

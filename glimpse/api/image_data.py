@@ -12,7 +12,7 @@ from aiohttp.web_exceptions import HTTPException
 
 from glimpse.api.images import ImageCalls
 from glimpse.api.sending import send
-from glimpse.api.wire import BODY_LIMIT, NO_CONTENT, Reply, Request, every_reply
+from glimpse.api.wire import BODY_LIMIT, NO_CONTENT, SENT, Reply, Request, every_reply
 from glimpse.db.engine import Database
 from glimpse.domain.record import Image
 from glimpse.errors import BadRequest, RangeNotSatisfiable, TooLarge, Unavailable, UnsupportedMediaType
@@ -60,13 +60,16 @@ class ImageDataCalls:
             headers = {"Content-Type": BYTES_TYPE, **every_reply(incoming)}
             if image.checksum:
                 headers["Content-MD5"] = image.checksum
-            if wanted is None:
-                return await send(incoming, reader, 200, headers, 0, size)
-            if not opened.ranges:
-                raise BadRequest("The store that holds the image cannot serve ranges.")
-            first, last = wanted
-            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-            return await send(incoming, reader, 206, headers, first, last - first + 1)
+            status, first, length = 200, 0, size
+            if wanted is not None:
+                if not opened.ranges:
+                    raise BadRequest("The store that holds the image cannot serve ranges.")
+                status, first, length = 206, wanted[0], wanted[1] - wanted[0] + 1
+                headers["Content-Range"] = f"bytes {first}-{wanted[1]}/{size}"
+            try:
+                return await send(incoming, reader, status, headers, first, length)
+            finally:
+                self.data.delivered(request.context, image, incoming.get(SENT, 0), length)
         finally:
             await reader.close()
 

@@ -18,17 +18,13 @@ from glimpse.domain import patch
 from glimpse.domain.context import Context
 from glimpse.domain.locations import LocationRules
 from glimpse.domain.record import Image, Location
-from glimpse.domain.schema import INT_MAX
+from glimpse.domain.schema import HIDDEN_PROPERTIES, INT_MAX
 from glimpse.errors import BadRequest, UnsupportedMediaType
 from glimpse.images.manage import Records
 from glimpse.settings import Settings
 from glimpse.stores.registry import Stores
 
 _PATH = "/v2/images"
-# Marks of the service on an image that are nobody else's business.
-_HIDDEN = frozenset(
-    {"os_glance_stage_host", "os_glance_hash_op_host", "os_glance_upload_lease", "os_glance_location_lease"}
-)
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ class ImageCalls:
         """An image as clients get it (spec 1.2.1)."""
         link = f"/v2/images/{image.id}"
         document: dict[str, Any] = {
-            name: value or "" for name, value in image.properties.items() if name not in _HIDDEN
+            name: value or "" for name, value in image.properties.items() if name not in HIDDEN_PROPERTIES
         }
         document |= {
             "id": image.id,

@@ -19,7 +19,7 @@ from io import FileIO
 
 from aiohttp import web
 
-from glimpse.api.wire import CUT_OFF, REQUEST_ID
+from glimpse.api.wire import CUT_OFF, REQUEST_ID, SENT
 from glimpse.stores.driver import FileReader, Reader
 
 NICENESS = 5  # of the sending threads: records first
@@ -38,7 +38,7 @@ _running = 0
 async def send(
     request: web.BaseRequest, reader: Reader, status: int, headers: Mapping[str, str], offset: int, length: int
 ) -> web.StreamResponse:
-    """Send `length` bytes from `offset`, and mark the request as `CUT_OFF` when not all of them could be sent.
+    """Send `length` bytes from `offset`, counted in `SENT`; the request is `CUT_OFF` if not all could be sent.
 
     A client that is gone and a store that fails midway both break the connection: nothing may follow on it, and nobody
     shall take a part for the whole.
@@ -50,7 +50,7 @@ async def send(
         if isinstance(reader, FileReader) and length:
             await _send_file(request, reader.file, offset, length)
         else:
-            await _send_stream(response, reader, offset, length)
+            await _send_stream(request, response, reader, offset, length)
     except Exception as error:
         request[CUT_OFF] = True
         if request.transport is not None and not isinstance(error, _CLIENT_GONE):
@@ -62,11 +62,14 @@ async def send(
     return response
 
 
-async def _send_stream(response: web.StreamResponse, reader: Reader, offset: int, length: int) -> None:
+async def _send_stream(
+    request: web.BaseRequest, response: web.StreamResponse, reader: Reader, offset: int, length: int
+) -> None:
     sent = 0
     async for block in reader.stream(offset, length):
         await response.write(block)
         sent += len(block)
+        request[SENT] = sent
     if sent != length:
         raise EOFError(f"the store gave {sent} of {length} bytes")
 
@@ -82,7 +85,7 @@ async def _send_file(request: web.BaseRequest, file: FileIO, offset: int, length
     # A number of our own for the connection: asyncio does not let others wait on its, and may close it meanwhile.
     connection = os.dup(transport.get_extra_info("socket").fileno())
     sender = _sender(os.fstat(file.fileno()).st_dev)
-    end = offset + length
+    begin, end = offset, offset + length
     _running += 1
     try:
         while offset < end:
@@ -91,6 +94,7 @@ async def _send_file(request: web.BaseRequest, file: FileIO, offset: int, length
             if after == offset:
                 await _writable(connection)
             offset = after
+            request[SENT] = offset - begin
     finally:
         _running -= 1
         os.close(connection)

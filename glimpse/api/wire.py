@@ -21,6 +21,7 @@ from glimpse.errors import BadRequest, GlimpseError, HeadersTooLarge, Preconditi
 REQUEST_ID = web.RequestKey("request_id", str)
 CORS_HEADERS = web.RequestKey("cors_headers", dict[str, str])  # for the browser of a page from elsewhere
 CALLER = web.RequestKey("caller", Context)
+SENT = web.RequestKey("sent", int)  # bytes of a download that the connection has taken
 CUT_OFF = web.RequestKey("cut_off", bool)  # a download that did not get to its end
 
 BODY_LIMIT = 4 << 20  # bytes of a JSON body; the largest legal image record is far below

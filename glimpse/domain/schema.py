@@ -23,6 +23,10 @@ READ_ONLY = frozenset({
 })  # fmt: skip
 RESERVED = frozenset({"location", "deleted", "deleted_at"})
 RESERVED_PREFIX = "os_glance"
+# Marks of the service on an image that are nobody else's business.
+HIDDEN_PROPERTIES = frozenset(
+    {"os_glance_stage_host", "os_glance_hash_op_host", "os_glance_upload_lease", "os_glance_location_lease"}
+)
 
 
 def base_properties(container_formats: Sequence[str], disk_formats: Sequence[str]) -> dict[str, Schema]:

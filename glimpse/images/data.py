@@ -36,6 +36,7 @@ from glimpse.errors import (
     Unavailable,
 )
 from glimpse.images.leases import LEASE_PROPERTY, RENEW, Lease, Leases, parse
+from glimpse.notifications import Notifications, stores_of_import
 from glimpse.settings import Settings
 from glimpse.stores.driver import Reader, Stored
 from glimpse.stores.registry import ConfiguredStore, Stores
@@ -59,6 +60,7 @@ class ImageData:
     database: Database
     policy: Policy
     stores: Stores
+    notifications: Notifications
     leases: Leases = field(default_factory=Leases)
 
     # --- upload ------------------------------------------------------------------------------------------------------
@@ -79,15 +81,23 @@ class ImageData:
         renewal = None
         try:
             image = await self.database.run(self._begin, context, image_id, lease)
+            self.notifications.tell("image.update", image)
+            backend = {"backend": store.id} if self.stores.multi else {}
+            self.notifications.tell("image.prepare", image, **stores_of_import(image), **backend)
             renewal = asyncio.create_task(self._renew(image_id, lease))
             try:
                 passage = Passage(self.settings, image, size, renewal)
                 async with contextlib.aclosing(passage.through(blocks)) as stream:
                     stored = await store.store.put(image_id, stream, size)
-            except BaseException:
-                await asyncio.shield(self._put_back(image_id, lease))
+            except BaseException as error:
+                self._tell_failure(image, error)
+                await asyncio.shield(self._put_back(image, lease))
                 raise
-            await asyncio.shield(self._finish(image_id, lease, store, stored, passage))
+            try:
+                await asyncio.shield(self._finish(image, lease, store, stored, passage))
+            except GlimpseError as error:
+                self._tell_failure(image, error)
+                raise
         finally:
             if renewal is not None:
                 renewal.cancel()
@@ -117,7 +127,7 @@ class ImageData:
             except Conflict as error:
                 raise Gone(f"Image {image_id} was changed by another call.") from error
             images.set_property(connection, image_id, LEASE_PROPERTY, lease.text(), now)
-            return image
+            return image.with_(status="saving", updated_at=now)
 
         return self.database.write(work)
 
@@ -135,17 +145,28 @@ class ImageData:
                 if not await self.database.run(self.database.write, work):
                     return
 
-    async def _put_back(self, image_id: str, lease: Lease) -> None:
+    def _tell_failure(self, image: Image, error: BaseException) -> None:
+        # Only what a client is told too: any other text may name paths or hosts.
+        why = error.message if isinstance(error, GlimpseError) else type(error).__name__
+        text = f"Failed to upload image data for image {image.id} due to {why}"
+        self.notifications.tell("image.upload", text, "ERROR")
+
+    async def _put_back(self, image: Image, lease: Lease) -> None:
         try:
-            await self.database.run(self.database.write, lambda connection: _release(connection, image_id, lease))
+            released = await self.database.run(self.database.write, lambda c: _release(c, image.id, lease))
         except Conflict:
-            LOG.info("image %s is in other hands", image_id)
+            LOG.info("image %s is in other hands", image.id)
         except Unavailable:
-            LOG.warning("image %s stays in saving until the database is back", image_id)
+            LOG.warning("image %s stays in saving until the database is back", image.id)
+        else:
+            if released:
+                queued = image.with_(status="queued", size=None, virtual_size=None, updated_at=lifecycle.now())
+                self.notifications.tell("image.update", queued)
 
     async def _finish(
-        self, image_id: str, lease: Lease, store: ConfiguredStore, stored: Stored, passage: Passage
+        self, image: Image, lease: Lease, store: ConfiguredStore, stored: Stored, passage: Passage
     ) -> None:
+        image_id = image.id
         metadata = {**stored.metadata, **({"store": store.id} if self.stores.multi else {})}
         location = Location(stored.url, metadata)
 
@@ -158,12 +179,22 @@ class ImageData:
         try:
             await self._insist(work)
         except Conflict as error:
-            if await self.database.run(self.database.read, lambda c: images.has_hash(c, image_id, passage.hexdigest())):
-                return  # the commit had happened; only its answer was lost
-            if await self.database.run(self.database.write, lambda c: _give_up(c, image_id, lease)):
-                await self._erase_one(location)
-            # Else somebody took over, and what is there now is theirs.
-            raise Gone(f"Image {image_id} was deleted during its upload.") from error
+            # Perhaps the commit had happened, and only its answer was lost.
+            if not await self.database.run(
+                self.database.read, lambda c: images.has_hash(c, image_id, passage.hexdigest())
+            ):
+                await self._undo(image_id, lease, location)
+                raise Gone(f"Image {image_id} was deleted during its upload.") from error
+        now = lifecycle.now()
+        done = image.with_(status="active", size=stored.size, updated_at=now, **passage.facts())
+        self.notifications.tell("image.upload", done, **stores_of_import(done))
+        self.notifications.tell("image.activate", done)
+        self.notifications.tell("image.update", done)
+
+    async def _undo(self, image_id: str, lease: Lease, location: Location) -> None:
+        if await self.database.run(self.database.write, lambda c: _give_up(c, image_id, lease)):
+            await self._erase_one(location)
+        # Else somebody took over, and what is there now is theirs.
 
     async def _insist(self, work: Callable[[Connection], None]) -> None:
         """Gigabytes have arrived: a database that is away for a moment shall not cost them."""
@@ -233,6 +264,17 @@ class ImageData:
         for store_id in wanted:
             if self.stores.get(store_id) is None:
                 raise BadRequest(f"Store {store_id[:64]!r} is not configured; known are {', '.join(self.stores.ids)}")
+
+    def delivered(self, context: Context, image: Image, sent: int, wanted: int) -> None:
+        """Tell that a download has ended, with `sent` of the `wanted` bytes; fewer of them are an error."""
+        event = {
+            "bytes_sent": sent,
+            "image_id": image.id,
+            "owner_id": image.owner,
+            "receiver_tenant_id": context.project_id,
+            "receiver_user_id": context.user_id,
+        }
+        self.notifications.tell("image.send", event, "INFO" if sent == wanted else "ERROR")
 
     # --- erase -------------------------------------------------------------------------------------------------------
 
@@ -321,11 +363,14 @@ def _give_up(connection: Connection, image_id: str, lease: Lease) -> bool:
     return True
 
 
-def _release(connection: Connection, image_id: str, lease: Lease) -> None:
-    """Give an image back to `queued`; one that was deleted meanwhile only loses its mark."""
+def _release(connection: Connection, image_id: str, lease: Lease) -> bool:
+    """Give an image back to `queued`; one that was deleted meanwhile only loses its mark. Tells whether it is back."""
     images.drop_property(connection, image_id, LEASE_PROPERTY, lease.text())
-    with contextlib.suppress(Conflict):
+    try:
         images.set_status(connection, image_id, "saving", "queued", lifecycle.now())
+    except Conflict:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from glimpse.domain.record import Image, Location
 from glimpse.domain.schema import is_storable
 from glimpse.errors import Conflict, Forbidden, GlimpseError, NotFound
 from glimpse.images.data import ImageData
+from glimpse.notifications import Notifications
 from glimpse.settings import Settings
 from glimpse.stores.registry import ConfiguredStore, Stores
 
@@ -40,6 +41,7 @@ class Locations:
     policy: Policy
     stores: Stores
     data: ImageData
+    notifications: Notifications
 
     async def settle(self, change: Callable[[LocationRules | None], tuple[T, Sequence[Location]]]) -> T:
         """Run a change of records, again when a store has to be asked first; then erase what an image lost by it.
@@ -95,16 +97,18 @@ class Locations:
         if self.stores.get(store_id) is None:
             raise Conflict(f"Store {store_id[:64]!r} is not configured here.")
 
-        def work(connection: Connection) -> list[Location]:
+        def work(connection: Connection) -> tuple[Image, Location]:
             image = images.get(connection, image_id, context, lock=True)
             for rule in ("get_image_location", "delete_image_location"):
                 self.policy.require_for_image(rule, context, image)
             require_owner(context, image)
             location = self._leaving(image, store_id)
             images.remove_location(connection, location.id, lifecycle.now())
-            return [location]
+            return image, location
 
-        return None, self.database.write(work)
+        image, location = self.database.write(work)
+        self.notifications.tell("image.update", image)
+        return None, [location]
 
     def _leaving(self, image: Image, store_id: str) -> Location:
         if image.status != "active":

@@ -21,6 +21,7 @@ from glimpse.domain.locations import LocationRules
 from glimpse.domain.record import Image, Location
 from glimpse.domain.schema import READ_ONLY, RESERVED, RESERVED_PREFIX, ImageSchema
 from glimpse.errors import BadRequest, Forbidden, NotFound, TooLarge
+from glimpse.notifications import Notifications, gone
 from glimpse.settings import Settings
 from glimpse.stores.registry import Stores
 
@@ -47,6 +48,7 @@ class Records:
     schema: ImageSchema
     protection: Protection
     stores: Stores
+    notifications: Notifications
 
     def create(self, context: Context, body: Any) -> Image:
         """Register an image without data (API reference, Create image).
@@ -65,6 +67,7 @@ class Records:
         if rule := _VISIBILITY_RULES.get(image.visibility):
             self.policy.require(rule, context, target)
         self.database.write(lambda connection: images.insert(connection, image))
+        self.notifications.tell("image.create", image)
         return self._as_seen(image, context)
 
     def show(self, context: Context, image_id: str) -> Image:
@@ -141,6 +144,8 @@ class Records:
             return after, [location for location in before.locations if location.id not in kept]
 
         after, lost = self.database.write(work)
+        if changes:
+            self.notifications.tell("image.update", after)
         return self._as_seen(after, context), lost
 
     def _as_seen(self, image: Image, context: Context) -> Image:
@@ -170,10 +175,13 @@ class Records:
                 raise Forbidden(f"Image {image_id} is protected: set protected to false before you delete it.")
             # With delayed_delete the bytes are the scrubber's: nothing is left here to erase.
             later = self.settings.delayed_delete and bool(image.locations)
-            images.delete(connection, image, "pending_delete" if later else "deleted", lifecycle.now())
-            return image.with_(locations=()) if later else image
+            status, now = "pending_delete" if later else "deleted", lifecycle.now()
+            images.delete(connection, image, status, now)
+            return image.with_(status=status, updated_at=now, locations=() if later else image.locations)
 
-        return self.database.write(work)
+        image = self.database.write(work)
+        self.notifications.tell("image.delete", image, **gone(image.updated_at))
+        return image
 
     def add_tag(self, context: Context, image_id: str, tag: str) -> Image:
         """Give the image one more tag; the others are not touched (API reference, Image tags).
@@ -212,7 +220,9 @@ class Records:
             images.update(connection, before, after)
             return after
 
-        return self.database.write(work)
+        image = self.database.write(work)
+        self.notifications.tell("image.update", image)
+        return image
 
     def deactivate(self, context: Context, image_id: str) -> Image:
         """Keep the bytes from everybody but administrators; downloads that run go on. Raises as `_switch`."""
@@ -229,19 +239,22 @@ class Records:
         """
         refuse_anonymous(context)
 
-        def work(connection: Connection) -> Image:
+        def work(connection: Connection) -> tuple[Image, bool]:
             image = images.get(connection, image_id, context, lock=True)
             self.policy.require_for_image(rule, context, image)
             require_owner(context, image)
             if image.status == after:
-                return image
+                return image, False
             if image.status != before:
                 raise Forbidden(f"Not allowed to {rule} an image in status {image.status}.")
             now = lifecycle.now()
             images.set_status(connection, image_id, before, after, now)
-            return image.with_(status=after, updated_at=now)
+            return image.with_(status=after, updated_at=now), True
 
-        return self.database.write(work)
+        image, changed = self.database.write(work)
+        if changed:
+            self.notifications.tell("image.update", image)
+        return image
 
     def _check_properties(self, after: Image, before: Image | None) -> None:
         """Limits on properties and tags; an image over a limit that was lowered can still be changed."""

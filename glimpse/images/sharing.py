@@ -17,6 +17,7 @@ from glimpse.domain.record import MEMBER_STATUSES, Image, Member
 from glimpse.domain.schema import is_storable
 from glimpse.errors import BadRequest, Duplicate, Forbidden, NotFound
 from glimpse.images.manage import within
+from glimpse.notifications import Notifications, gone
 from glimpse.settings import Settings
 
 
@@ -27,6 +28,7 @@ class Sharing:
     settings: Settings
     database: Database
     policy: Policy
+    notifications: Notifications
 
     def find(self, context: Context, image_id: str) -> list[Member]:
         """The members: all of them for the owner and for administrators, for anybody else only themselves.
@@ -73,7 +75,9 @@ class Sharing:
             members.add(connection, image_id, member_id, lifecycle.now())
             return members.find(connection, image_id, member_id)[0]
 
-        return self.database.write(work)
+        member = self.database.write(work)
+        self.notifications.tell("image.member.create", member)
+        return member
 
     def change(self, context: Context, image_id: str, member_id: str, status: object) -> Member:
         """Note whether the member accepts the image. The owner has no say in it, administrators have.
@@ -94,21 +98,24 @@ class Sharing:
                 members.set_status(connection, member, str(status), lifecycle.now())
             return members.find(connection, image_id, member.member_id)[0]
 
-        return self.database.write(work)
+        member = self.database.write(work)
+        self.notifications.tell("image.member.update", member)
+        return member
 
     def remove(self, context: Context, image_id: str, member_id: str) -> None:
         """Share the image no longer with that project. Raises `NotFound`, `Forbidden`."""
         refuse_anonymous(context)
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> Member:
             image = _shared(connection, context, image_id, lock=True)
             member = self._one(connection, context, image, member_id)
             self.policy.require_for_image("delete_member", context, image)
             if self.policy.old_defaults:
                 require_owner(context, image)
             members.remove(connection, member, lifecycle.now())
+            return member
 
-        self.database.write(work)
+        self.notifications.tell("image.member.delete", self.database.write(work), **gone(lifecycle.now()))
 
     def _one(self, connection: Connection, context: Context, image: Image, member_id: str) -> Member:
         """The member as the caller may see it. Raises `NotFound`, `Forbidden`."""

@@ -26,6 +26,7 @@ from glimpse.errors import BadRequest, Conflict, Gone, NotFound, SizeMismatch, T
 from glimpse.images.data import ImageData
 from glimpse.images.leases import LEASE_PROPERTY, STALE, Lease, Leases, parse, this_process
 from glimpse.images.manage import Records
+from glimpse.notifications import Notifications
 from glimpse.settings import Settings, load
 from glimpse.stores.conformance import BrokenOff
 from glimpse.stores.registry import open_stores
@@ -55,14 +56,15 @@ def database(settings: Settings) -> Iterator[Database]:
 
 @pytest.fixture
 def data(settings: Settings, database: Database) -> ImageData:
-    return ImageData(settings, database, Policy(settings.conf), open_stores(settings))
+    return ImageData(settings, database, Policy(settings.conf), open_stores(settings), Notifications(settings))
 
 
 @pytest.fixture
 def records(settings: Settings, data: ImageData) -> Records:
     formats = settings.formats
     schema = ImageSchema(formats.container_formats, formats.disk_formats)
-    return Records(settings, data.database, data.policy, schema, Protection(settings, data.policy), data.stores)
+    protection = Protection(settings, data.policy)
+    return Records(settings, data.database, data.policy, schema, protection, data.stores, data.notifications)
 
 
 @pytest.fixture

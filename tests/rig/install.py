@@ -50,6 +50,8 @@ PROGRAMS = (
     Program("postgres", "postgresql"),
     Program("initdb", "postgresql"),
     Program("memcached", "memcached"),
+    Program("rabbitmq-server", "rabbitmq-server"),
+    Program("epmd", "erlang-base"),
     Program("qemu-img", "qemu-utils"),
     Program("nginx", "nginx-light"),
     Program("setpriv", "util-linux"),
