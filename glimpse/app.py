@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from glimpse.access.auth import Auth, Call, open_auth
+from glimpse.access.limits import KeystoneLimits
 from glimpse.access.policy import Policy
 from glimpse.access.protection import Protection
+from glimpse.access.quota import Quotas
+from glimpse.access.waiting import WaitingThreads
 from glimpse.api import openapi, wire
 from glimpse.api.cors import Cors
 from glimpse.api.image_data import ImageDataCalls, whole_body
@@ -25,9 +27,8 @@ from glimpse.api.operator import OperatorCalls, published, unexpected
 from glimpse.api.routes import Calls, Route, Router
 from glimpse.api.wire import Reply, Request
 from glimpse.db.engine import Database
-from glimpse.domain.context import Context
 from glimpse.domain.schema import ImageSchema
-from glimpse.errors import GlimpseError, NotImplementedMethod, SettingsError, Unavailable
+from glimpse.errors import GlimpseError, NotImplementedMethod, SettingsError
 from glimpse.images.data import ImageData
 from glimpse.images.location_import import LocationImport
 from glimpse.images.locations import Locations
@@ -43,7 +44,6 @@ ACCESS_LOG = logging.getLogger("glimpse.access")
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 IDENTITY_THREADS = 8  # per worker
-IDENTITY_QUEUE = 256  # calls that wait for them before more are turned away
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Foundation:
     schema: ImageSchema
     protection: Protection
     auth: Auth
+    limits: KeystoneLimits | None
 
 
 def lay_foundation(settings: Settings) -> Foundation:
@@ -68,7 +69,8 @@ def lay_foundation(settings: Settings) -> Foundation:
         schema = ImageSchema(formats.container_formats, formats.disk_formats, extra.properties, extra.required)
     except ValueError as error:
         raise SettingsError(f"schema-image.json: {error}") from error
-    return Foundation(settings, policy, schema, Protection(settings, policy), open_auth(settings, policy))
+    limits = KeystoneLimits(settings.conf) if settings.use_keystone_limits else None
+    return Foundation(settings, policy, schema, Protection(settings, policy), open_auth(settings, policy), limits)
 
 
 class Application:
@@ -81,11 +83,14 @@ class Application:
         self._database = Database(settings.database, settings.record_threads)
         self._stores: Stores = open_stores(settings)
         self._notifications = Notifications(settings)
+        self._quotas = Quotas(self._database, settings.user_storage_quota, foundation.limits)
         records = Records(
             settings, self._database, foundation.policy, foundation.schema, foundation.protection, self._stores,
-            self._notifications,
+            self._notifications, self._quotas,
         )  # fmt: skip
-        self._data = ImageData(settings, self._database, foundation.policy, self._stores, self._notifications)
+        self._data = ImageData(
+            settings, self._database, foundation.policy, self._stores, self._notifications, self._quotas
+        )
         self._operator = OperatorCalls(settings, published(foundation.schema))
         image_calls = ImageCalls(settings, records, self._stores)
         locations = Locations(
@@ -98,7 +103,7 @@ class Application:
             image_parts=ImagePartCalls(
                 records, Sharing(settings, self._database, foundation.policy, self._notifications)
             ),
-            info=InfoCalls(settings, foundation.policy, self._stores),
+            info=InfoCalls(settings, foundation.policy, self._stores, self._quotas),
             locations=LocationCalls(image_calls, locations, self._imports),
             metadefs=MetadefCalls(settings, Metadefs(self._database, foundation.policy)),
             operator=self._operator,
@@ -109,8 +114,7 @@ class Application:
         self._openapi = wire.json_reply(
             openapi.document(settings.public_endpoint or "/", settings.flavor, self._operator.schemas)
         )
-        self._identity_threads = ThreadPoolExecutor(IDENTITY_THREADS, "identity")
-        self._identifying = 0
+        self._identity = WaitingThreads("identity", IDENTITY_THREADS, "the identity service")
         self.draining = False
         self.busy: set[web.RequestHandler] = set()  # connections with a request in work
         self._sweepers: list[asyncio.Task[None]] = []
@@ -129,7 +133,8 @@ class Application:
             sweeper.cancel()
         await asyncio.gather(*self._sweepers, return_exceptions=True)
         await self._imports.stop()
-        self._identity_threads.shutdown(wait=False)
+        self._identity.close()
+        self._quotas.close()
         await asyncio.to_thread(self._notifications.stop)
         await self._stores.close()
         self._database.close()
@@ -193,25 +198,13 @@ class Application:
         call = Call(incoming.headers, incoming.method, path)
         context = self._auth.known(call)
         if context is None:
-            context = await self._identify(call)
+            context = await self._identity.run(self._auth.identify, call)
         incoming[wire.CALLER] = context
         route, parts = self._router.find(incoming.method, f"/v2/{rest}")
         if not route.takes_body:
             wire.refuse_body(incoming.headers, incoming.method)
         request = Request(context, parts, incoming.query, incoming.headers, base)
         return await self._call(route, request, incoming)
-
-    async def _identify(self, call: Call) -> Context:
-        """Ask others who is calling, in threads of their own: a Keystone that hangs must not stop what needs none."""
-        if self._identifying >= IDENTITY_QUEUE:
-            raise Unavailable(
-                "Too many calls wait for the identity service; try again in a moment.", {"Retry-After": "5"}
-            )
-        self._identifying += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._identity_threads, self._auth.identify, call)
-        finally:
-            self._identifying -= 1
 
     async def _call(self, route: Route, request: Request, incoming: web.BaseRequest) -> Reply | web.StreamResponse:
         if route.data is not None:
@@ -221,7 +214,8 @@ class Application:
             request = Request(
                 request.context, request.parts, request.query, request.headers, request.base, await whole_body(incoming)
             )
-        reply = await self._database.run(route.record(self._calls), request)
+        run = self._quotas.run if route.limited else self._database.run
+        reply = await run(route.record(self._calls), request)
         return wire.tagged(reply, request.headers.get("If-None-Match")) if route.method == "GET" else reply
 
 

@@ -69,8 +69,6 @@ def serve(read_settings: Callable[[], Settings]) -> int:
         settings.bind_host, settings.bind_port, settings.workers, settings.flavor or "none (everybody is admin)",
         url_without_password(settings.database.url), ", ".join(f"{store.id}:{store.type}" for store in settings.stores),
     )  # fmt: skip
-    for name in settings.unenforced:
-        LOG.warning("[DEFAULT] %s is set, but this version does not enforce it", name)
     return _Minder(read_settings, foundation, listener).run()
 
 

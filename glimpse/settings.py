@@ -142,7 +142,8 @@ class Settings:
     multi_store: bool
     healthcheck_disable_file: str
     trust_proxy_headers: bool
-    unenforced: tuple[str, ...]
+    use_keystone_limits: bool
+    user_storage_quota: int
 
     def group(self, name: str, opts: Sequence[cfg.Opt], fallback: str | None = None) -> Mapping[str, Any]:
         """Read a section whose options somebody else declares (a store driver).
@@ -201,15 +202,12 @@ def _default_files(names: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, [path for name in names for path in cfg.find_config_dirs("glance", name)]
 
 
-# Limits that are read but not kept yet, and the values that switch them off: the start says so.
-_QUOTAS = {"use_keystone_limits": False, "user_storage_quota": "0"}
-
 _AS_THEY_ARE = (
     "bind_port", "backlog", "record_threads", "graceful_shutdown_timeout", "client_socket_timeout",
     "allow_unauthenticated_network", "http_basic_auth_user_file", "limit_param_default", "api_limit_max",
     "allow_anonymous_access", "delayed_delete", "max_request_id_length", "image_property_quota", "image_tag_quota",
     "image_member_quota", "image_location_quota", "image_size_cap", "show_image_direct_url", "show_multiple_locations",
-    "do_secure_hash", "http_retries", "default_publisher_id", "property_protection_file",
+    "do_secure_hash", "use_keystone_limits", "http_retries", "default_publisher_id", "property_protection_file",
     "property_protection_rule_format",
 )  # fmt: skip
 
@@ -251,9 +249,23 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
         task_time_to_live=_read(conf, "task", TASK_OPTS)["task_time_to_live"],
         healthcheck_disable_file=health["disable_by_file_path"],
         trust_proxy_headers=proxy["enable_proxy_headers_parsing"],
-        unenforced=tuple(name for name, off in _QUOTAS.items() if default[name] != off),
+        user_storage_quota=_storage_quota(conf, default["user_storage_quota"]),
         **{name: default[name] for name in _AS_THEY_ARE},
     )
+
+
+_UNITS = {"": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
+
+
+def _storage_quota(conf: cfg.ConfigOpts, text: str) -> int:
+    """`user_storage_quota` in bytes, 0 for none."""
+    found = re.fullmatch(r"([0-9]+)([KMGT]?B)?", text)
+    if found is None:
+        raise _refuse(
+            conf, "DEFAULT", "user_storage_quota",
+            f"{text!r} is no size; allowed: a whole number, with B, KB, MB, GB or TB behind it or nothing (bytes)",
+        )  # fmt: skip
+    return int(found[1]) * _UNITS[found[2] or ""]
 
 
 def database_settings(conf: cfg.ConfigOpts) -> DatabaseSettings:

@@ -89,6 +89,8 @@ def test_the_directory_of_the_environment(tmp_path: Path, monkeypatch: pytest.Mo
         ("[DEFAULT]\nenabled_backends = a:file\n", "glance_store", "default_backend", "allowed: a"),
         ("[glance_store]\nstores = tape\n", "glance_store", "stores", "file, http"),
         ("[glance_store]\ndefault_store = tape\n", "glance_store", "default_store", "file, http"),
+        ("[DEFAULT]\nuser_storage_quota = 1.5GB\n", "DEFAULT", "user_storage_quota", "KB, MB, GB or TB"),
+        ("[DEFAULT]\nuser_storage_quota = -1\n", "DEFAULT", "user_storage_quota", "a whole number"),
         ("[paste_deploy]\nflavor = vanilla\n", "paste_deploy", "flavor", "keystone, http_basic"),
         ("[database]\nmax_pool_size = x\n", "database", "max_pool_size", "whole number"),
     ],
@@ -114,6 +116,14 @@ def test_a_wrong_database_url_is_not_repeated(tmp_path: Path, url: str) -> None:
 def test_a_missing_database_url_says_what_to_write(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"mysql\+pymysql://"):
         settings(tmp_path, "[DEFAULT]\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("7", 7), ("7B", 7), ("2KB", 2**11), ("1MB", 2**20), ("3GB", 3 * 2**30), ("1TB", 2**40)],
+)
+def test_a_storage_quota_is_bytes(tmp_path: Path, text: str, size: int) -> None:
+    assert settings(tmp_path, f"[DEFAULT]\nuser_storage_quota = {text}\n" + GOOD).user_storage_quota == size
 
 
 def test_urls_for_the_log() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glimpse.access.policy import Policy
+from glimpse.access.quota import Quotas
 from glimpse.api.wire import Reply, Request, json_reply
 from glimpse.errors import NotFound
 from glimpse.settings import Settings
@@ -19,6 +20,7 @@ class InfoCalls:
     settings: Settings
     policy: Policy
     stores: Stores
+    quotas: Quotas
 
     def import_methods(self, request: Request) -> Reply:
         """GET /v2/info/import"""
@@ -42,6 +44,10 @@ class InfoCalls:
         return json_reply(
             {"stores": [self._store(each) | extra for each, extra in zip(self.stores, more, strict=True)]}
         )
+
+    def usage(self, request: Request) -> Reply:
+        """GET /v2/info/usage: of the caller's project; sizes are in MiB."""
+        return json_reply({"usage": self.quotas.usage(request.context.project_id)})
 
     def _require_many(self) -> None:
         if not self.stores.multi:

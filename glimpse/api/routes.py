@@ -52,7 +52,8 @@ class Route:
 
     `record` is a plain function that runs in a record thread, `data` a coroutine that may touch bytes; a row has one of
     them. `policy` is the rule that decides, "" where every caller may. `since` is the minor version that brought the
-    call, `schema` names what a JSON body has to match, `takes_body` is false where a body is refused.
+    call, `schema` names what a JSON body has to match, `takes_body` is false where a body is refused. `limited` rows
+    may ask Keystone for a project's limits, and so keep off the record threads.
 
     The rest is for those who read `/openapi.json`: `about` says what the call is for, `query` has the JSON Schemas of
     its query parameters, `success` its status when that is not the usual one of the method, `answer` the name of the
@@ -67,6 +68,7 @@ class Route:
     data: Callable[[Calls], DataCall] | None = None
     schema: str | None = None
     takes_body: bool = False
+    limited: bool = False
     about: str = ""
     query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     success: int | None = None
@@ -89,7 +91,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v2/images", "get_images", "2.0", lambda calls: calls.images.list, takes_body=True,
           about="List images", query=LIST_PARAMETERS, answer="images"),
     Route("POST", "/v2/images", "add_image", "2.0", lambda calls: calls.images.create, takes_body=True,
-          about="Register an image", schema="image", answer="image"),
+          limited=True, about="Register an image", schema="image", answer="image"),
     Route("GET", "/v2/images/{image_id}", "get_image", "2.0", lambda calls: calls.images.show,
           about="Show an image", answer="image"),
     Route("PATCH", "/v2/images/{image_id}", "modify_image", "2.0", data=lambda calls: calls.locations.update,
@@ -131,6 +133,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v2/info/stores", "", "2.8", lambda calls: calls.info.list_stores, about="List stores"),
     Route("GET", "/v2/info/stores/detail", "stores_info_detail", "2.13",
           lambda calls: calls.info.list_stores_in_detail, about="List stores with their configuration"),
+    Route("GET", "/v2/info/usage", "", "2.15", lambda calls: calls.info.usage, limited=True,
+          about="Show the usage and the limits of the caller's project"),
     Route("DELETE", "/v2/stores/{store_id}/{image_id}", "delete_image_location", "2.10",
           data=lambda calls: calls.locations.leave, about="Remove an image's data from one store"),
     *(Route("GET", f"/v2/schemas/{name}", "", since, _schema(name), about=f"Show the JSON Schema of {name}")

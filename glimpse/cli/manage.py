@@ -23,8 +23,8 @@ from glimpse.db.engine import Database
 from glimpse.db.purge import Purge
 from glimpse.db.schema import Schema, SchemaError
 from glimpse.domain import lifecycle
+from glimpse.domain.lifecycle import LEASE_PROPERTY
 from glimpse.errors import GlimpseError, SettingsError
-from glimpse.images.leases import LEASE_PROPERTY
 
 PROG = "glance-manage"
 FIRST_REVISION = "liberty"

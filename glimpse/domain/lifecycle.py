@@ -23,6 +23,10 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "deactivated": frozenset({"active", "deleted"}),
 }
 
+# The mark of a running upload, and the list of stores to which an image is still to be copied: properties of the image.
+LEASE_PROPERTY = "os_glance_upload_lease"
+COPY_PROPERTY = "os_glance_importing_to_stores"
+
 STATUSES = tuple(TRANSITIONS)
 
 # Bytes without a format are of no use to anybody, so these states want both formats.

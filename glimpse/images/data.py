@@ -12,17 +12,19 @@ import contextlib
 import hashlib
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from glimpse.access.policy import Policy, require_owner
+from glimpse.access.quota import Quotas, Reservation
 from glimpse.db import images
 from glimpse.db.engine import Connection, Database
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
 from glimpse.domain.formats import ContentInspector
+from glimpse.domain.lifecycle import LEASE_PROPERTY
 from glimpse.domain.record import Image, Location
 from glimpse.errors import (
     BadRequest,
@@ -35,13 +37,15 @@ from glimpse.errors import (
     TooLarge,
     Unavailable,
 )
-from glimpse.images.leases import LEASE_PROPERTY, RENEW, Lease, Leases, parse
+from glimpse.images.leases import RENEW, Lease, Leases, parse
 from glimpse.notifications import Notifications, stores_of_import
 from glimpse.settings import Settings
 from glimpse.stores.driver import Reader, Stored
 from glimpse.stores.registry import ConfiguredStore, Stores
 
 LOG = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SWEEP = 300.0  # seconds between two looks for killed uploads; a new process looks at once
 SWEEP_WITHOUT_DATABASE = 2.0  # seconds, while the database is away
@@ -61,6 +65,7 @@ class ImageData:
     policy: Policy
     stores: Stores
     notifications: Notifications
+    quotas: Quotas
     leases: Leases = field(default_factory=Leases)
 
     # --- upload ------------------------------------------------------------------------------------------------------
@@ -80,13 +85,14 @@ class ImageData:
         lease = self.leases.take(store.id)
         renewal = None
         try:
-            image = await self.database.run(self._begin, context, image_id, lease)
+            image, reservation = await self.quotas.run(self._begin, context, image_id, lease, size)
             self.notifications.tell("image.update", image)
             backend = {"backend": store.id} if self.stores.multi else {}
             self.notifications.tell("image.prepare", image, **stores_of_import(image), **backend)
             renewal = asyncio.create_task(self._renew(image_id, lease))
             try:
-                passage = Passage(self.settings, image, size, renewal)
+                room = None if reservation is None or size is not None else self._room(reservation)
+                passage = Passage(self.settings, image, size, room, renewal)
                 async with contextlib.aclosing(passage.through(blocks)) as stream:
                     stored = await store.store.put(image_id, stream, size)
             except BaseException as error:
@@ -112,8 +118,16 @@ class ImageData:
             raise BadRequest(f"Store {store_id[:64]!r} is not configured; known are {', '.join(self.stores.ids)}")
         return store
 
-    def _begin(self, context: Context, image_id: str, lease: Lease) -> Image:
-        def work(connection: Connection) -> Image:
+    def _begin(
+        self, context: Context, image_id: str, lease: Lease, size: int | None
+    ) -> tuple[Image, Reservation | None]:
+        owner = None
+        if self.quotas.on:
+            owner = self.database.read(lambda connection: images.get(connection, image_id, context)).owner
+        account = self.quotas.account(owner)
+
+        def work(connection: Connection) -> tuple[Image, Reservation | None]:
+            account.take_turn(connection)
             image = images.get(connection, image_id, context, lock=True)
             self.policy.require_for_image("upload_image", context, image)
             require_owner(context, image)
@@ -121,15 +135,28 @@ class ImageData:
             if all(image.properties.get(name) for name in _SIGNATURE):
                 # Better no image than one that looks verified and is not (OSSN-0061).
                 raise BadRequest("Signature verification is not available: remove the img_signature properties.")
+            if self.quotas.on and image.owner != owner:
+                raise Conflict(f"Image {image_id} changed its owner just now.")
+            reservation = account.admit_upload(connection, image_id, size)
             now = lifecycle.now()
             try:
                 images.set_status(connection, image_id, "queued", "saving", now)
             except Conflict as error:
                 raise Gone(f"Image {image_id} was changed by another call.") from error
             images.set_property(connection, image_id, LEASE_PROPERTY, lease.text(), now)
-            return image.with_(status="saving", updated_at=now)
+            return image.with_(status="saving", updated_at=now), reservation
 
-        return self.database.write(work)
+        return self.quotas.write(work)
+
+    def _room(self, reservation: Reservation) -> Callable[[int], Awaitable[None]]:
+        """Lets an upload of unknown size have so many bytes altogether; raises `TooLarge` where they do not fit."""
+
+        async def room(size: int) -> None:
+            nonlocal reservation
+            if size > reservation.size:
+                reservation = await self._insist(self.quotas.extend, reservation, size)
+
+        return room
 
     async def _renew(self, image_id: str, lease: Lease) -> None:
         """Says from time to time that the upload is alive; ends when the image was deleted or taken over."""
@@ -153,7 +180,7 @@ class ImageData:
 
     async def _put_back(self, image: Image, lease: Lease) -> None:
         try:
-            released = await self.database.run(self.database.write, lambda c: _release(c, image.id, lease))
+            released = await self.database.run(self.database.write, lambda c: self._release(c, image.id, lease))
         except Conflict:
             LOG.info("image %s is in other hands", image.id)
         except Unavailable:
@@ -173,11 +200,12 @@ class ImageData:
         def work(connection: Connection) -> None:
             now = lifecycle.now()
             images.drop_property(connection, image_id, LEASE_PROPERTY, lease.text())
+            self.quotas.release(connection, image_id)
             images.set_status(connection, image_id, "saving", "active", now, size=stored.size, **passage.facts())
             images.add_location(connection, image_id, location, now)
 
         try:
-            await self._insist(work)
+            await self._insist(self.database.write, work)
         except Conflict as error:
             # Perhaps the commit had happened, and only its answer was lost.
             if not await self.database.run(
@@ -192,16 +220,25 @@ class ImageData:
         self.notifications.tell("image.update", done)
 
     async def _undo(self, image_id: str, lease: Lease, location: Location) -> None:
-        if await self.database.run(self.database.write, lambda c: _give_up(c, image_id, lease)):
+        if await self.database.run(self.database.write, lambda c: self._give_up(c, image_id, lease)):
             await self._erase_one(location)
         # Else somebody took over, and what is there now is theirs.
 
-    async def _insist(self, work: Callable[[Connection], None]) -> None:
+    def _give_up(self, connection: Connection, image_id: str, lease: Lease) -> bool:
+        """Drop the mark of an upload whose image is deleted; tells whether it still was this upload's."""
+        try:
+            images.drop_property(connection, image_id, LEASE_PROPERTY, lease.text())
+        except Conflict:
+            return False
+        self.quotas.release(connection, image_id)
+        return True
+
+    async def _insist(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Gigabytes have arrived: a database that is away for a moment shall not cost them."""
         deadline = asyncio.get_running_loop().time() + FINISH_FOR
         while True:
             try:
-                return await self.database.run(self.database.write, work)
+                return await self.database.run(call, *args, **kwargs)
             except Unavailable:
                 # Past the deadline the lease is dropped, and a sweep cleans up what was stored.
                 if asyncio.get_running_loop().time() > deadline:
@@ -317,6 +354,7 @@ class ImageData:
 
     async def sweep(self) -> None:
         """Put back the images of killed uploads, and erase what deleted images left. Raises `Unavailable`."""
+        await self.database.run(self.quotas.forget_dead)
         marks = await self.database.run(self.database.read, lambda c: images.with_property(c, LEASE_PROPERTY))
         for image_id, text, renewed in marks:
             lease = parse(text)
@@ -347,30 +385,21 @@ class ImageData:
             except GlimpseError as error:  # one store that is away must not keep the others' images
                 LOG.warning("image %s waits for store %s: %s", image_id, store.id, error.message)
                 return
-            await self.database.run(self.database.write, lambda c: _release(c, image_id, mine))
+            await self.database.run(self.database.write, lambda c: self._release(c, image_id, mine))
             LOG.warning("image %s: its upload was cut off when process %d ended; nothing of it is left",
                         image_id, dead.process.pid)  # fmt: skip
         finally:
             self.leases.drop(mine)
 
-
-def _give_up(connection: Connection, image_id: str, lease: Lease) -> bool:
-    """Drop the mark of an upload whose image is deleted; tells whether it still was this upload's."""
-    try:
+    def _release(self, connection: Connection, image_id: str, lease: Lease) -> bool:
+        """Give an image back to `queued`, and tell so; one that was deleted meanwhile only loses its mark."""
         images.drop_property(connection, image_id, LEASE_PROPERTY, lease.text())
-    except Conflict:
-        return False
-    return True
-
-
-def _release(connection: Connection, image_id: str, lease: Lease) -> bool:
-    """Give an image back to `queued`; one that was deleted meanwhile only loses its mark. Tells whether it is back."""
-    images.drop_property(connection, image_id, LEASE_PROPERTY, lease.text())
-    try:
-        images.set_status(connection, image_id, "saving", "queued", lifecycle.now())
-    except Conflict:
-        return False
-    return True
+        self.quotas.release(connection, image_id)
+        try:
+            images.set_status(connection, image_id, "saving", "queued", lifecycle.now())
+        except Conflict:
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,9 +413,18 @@ class OpenImage:
 class Passage:
     """Everything that is done to bytes on their way into a store: counted, hashed, inspected, once for all drivers."""
 
-    def __init__(self, settings: Settings, image: Image, size: int | None, alive: asyncio.Task[None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        image: Image,
+        size: int | None,
+        room: Callable[[int], Awaitable[None]] | None,
+        alive: asyncio.Task[None],
+    ) -> None:
+        """`room` is asked before so many bytes in all go on; `alive` ends when the upload is nobody's any more."""
         self._cap = settings.image_size_cap
         self._expected = size
+        self._room = room
         self._alive = alive
         self._algorithm = settings.hashing_algorithm
         self._md5 = hashlib.md5(usedforsecurity=False)
@@ -408,6 +446,8 @@ class Passage:
         """
         async for block in blocks:
             self._count(len(block))
+            if self._room is not None:
+                await self._room(self._size)
             work = [self._md5.update, self._hash.update, *([self._inspector.feed] if self._inspector else [])]
             if len(block) <= INLINE:
                 for step in work:

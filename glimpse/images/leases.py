@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-LEASE_PROPERTY = "os_glance_upload_lease"
 RENEW = 20  # seconds between two renewals
 STALE = 180  # seconds without a renewal after which another machine may take over
 

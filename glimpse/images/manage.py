@@ -12,6 +12,7 @@ from typing import Any
 
 from glimpse.access.policy import Policy, image_target, refuse_anonymous, require_owner
 from glimpse.access.protection import Protection
+from glimpse.access.quota import Quotas
 from glimpse.db import image_query, images
 from glimpse.db.engine import Connection, Database
 from glimpse.db.image_query import ImageQuery
@@ -49,11 +50,12 @@ class Records:
     protection: Protection
     stores: Stores
     notifications: Notifications
+    quotas: Quotas
 
     def create(self, context: Context, body: Any) -> Image:
         """Register an image without data (API reference, Create image).
 
-        Raises `BadRequest`, `Forbidden`, `Duplicate` (id taken), `TooLarge` (property or tag quota).
+        Raises `BadRequest`, `Forbidden`, `Duplicate` (id taken), `TooLarge` (a quota), `Unavailable`.
         """
         if isinstance(body, dict):
             _refuse_reserved(body)
@@ -66,7 +68,14 @@ class Records:
         self.policy.require("add_image", context, target)
         if rule := _VISIBILITY_RULES.get(image.visibility):
             self.policy.require(rule, context, target)
-        self.database.write(lambda connection: images.insert(connection, image))
+        account = self.quotas.account(image.owner)
+
+        def work(connection: Connection) -> None:
+            account.take_turn(connection)
+            account.admit_image(connection)
+            images.insert(connection, image)
+
+        self.quotas.write(work)
         self.notifications.tell("image.create", image)
         return self._as_seen(image, context)
 

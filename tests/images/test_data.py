@@ -15,16 +15,18 @@ import pytest
 
 from glimpse.access.policy import Policy
 from glimpse.access.protection import Protection
+from glimpse.access.quota import Quotas
 from glimpse.db import images
 from glimpse.db.engine import Connection, Database
 from glimpse.db.schema import Schema
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
+from glimpse.domain.lifecycle import LEASE_PROPERTY
 from glimpse.domain.record import Image, Location
 from glimpse.domain.schema import ImageSchema
 from glimpse.errors import BadRequest, Conflict, Gone, NotFound, SizeMismatch, TooLarge, Unavailable
 from glimpse.images.data import ImageData
-from glimpse.images.leases import LEASE_PROPERTY, STALE, Lease, Leases, parse, this_process
+from glimpse.images.leases import STALE, Lease, Leases, parse, this_process
 from glimpse.images.manage import Records
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings, load
@@ -56,7 +58,8 @@ def database(settings: Settings) -> Iterator[Database]:
 
 @pytest.fixture
 def data(settings: Settings, database: Database) -> ImageData:
-    return ImageData(settings, database, Policy(settings.conf), open_stores(settings), Notifications(settings))
+    policy, stores = Policy(settings.conf), open_stores(settings)
+    return ImageData(settings, database, policy, stores, Notifications(settings), Quotas(database, 0, None))
 
 
 @pytest.fixture
@@ -64,7 +67,9 @@ def records(settings: Settings, data: ImageData) -> Records:
     formats = settings.formats
     schema = ImageSchema(formats.container_formats, formats.disk_formats)
     protection = Protection(settings, data.policy)
-    return Records(settings, data.database, data.policy, schema, protection, data.stores, data.notifications)
+    return Records(
+        settings, data.database, data.policy, schema, protection, data.stores, data.notifications, data.quotas
+    )
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
@@ -31,11 +31,13 @@ def caller(service: Service) -> Iterator[Api]:
         api.close()
 
 
-def begin_upload(api: Api, service: Service, image_id: str, chunked: bool = False) -> Wire:
+def begin_upload(
+    api: Api, service: Service, image_id: str, chunked: bool = False, more: Mapping[str, str] | None = None
+) -> Wire:
     """An upload of which 2 MiB have been sent and something has reached the store's directory."""
     wire = Wire(service.url)
     headers = {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(8 * MIB)}
-    wire.head("PUT", f"/v2/images/{image_id}/file", {**OCTETS, **headers})
+    wire.head("PUT", f"/v2/images/{image_id}/file", {**OCTETS, **headers, **(more or {})})
     if chunked:
         wire.chunk(noise(2 * MIB))
     else:
