@@ -105,7 +105,7 @@ class Application:
             ),
             info=InfoCalls(settings, foundation.policy, self._stores, self._quotas),
             locations=LocationCalls(image_calls, locations, self._imports),
-            metadefs=MetadefCalls(settings, Metadefs(self._database, foundation.policy)),
+            metadefs=MetadefCalls(settings, Metadefs(self._database, foundation.policy, self._notifications)),
             operator=self._operator,
         )
         self._router = Router()

@@ -15,12 +15,14 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from typing import Any
 
 import orjson
 
+from glimpse.domain.metadef import ASSOCIATION, NAMESPACE, OBJECT, PROPERTY, TAG, Definition, Kind
 from glimpse.domain.record import Image, Member, Task
 from glimpse.domain.schema import HIDDEN_PROPERTIES
 from glimpse.errors import SettingsError
@@ -193,6 +195,17 @@ class _Bus:
 # --- what is told ----------------------------------------------------------------------------------------------------
 
 
+_PROPERTY_FIELDS = (
+    "type", "title", "description", "default", "minimum", "maximum", "enum", "pattern", "minLength", "maxLength",
+    "confidential", "items", "uniqueItems", "minItems", "maxItems", "additionalItems",
+)  # fmt: skip
+_METADEF_FIELDS: Mapping[Kind, tuple[str, ...]] = {
+    NAMESPACE: ("display_name", "protected", "visibility", "owner", "description"),
+    OBJECT: ("required", "description"),
+    PROPERTY: _PROPERTY_FIELDS,
+    ASSOCIATION: ("prefix", "properties_target"),
+    TAG: (),
+}
 _STILL_THERE = {"deleted": False, "deleted_at": None}
 
 
@@ -253,6 +266,44 @@ def _task(task: Task) -> dict[str, Any]:
         "updated_at": _time(task.updated_at),
         **_STILL_THERE,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class MetadefChange:
+    """What happened to a metadata definition in the namespace `home` (itself, if it is one).
+
+    `verb` is create, update, delete, or delete_objects and its like; `old_name` is what an update began with.
+    """
+
+    verb: str
+    kind: Kind
+    home: Definition
+    what: Definition
+    old_name: str | None = None
+
+    @property
+    def event(self) -> str:
+        """The name of the event."""
+        return f"metadef_{'resource_type' if self.kind is ASSOCIATION else self.kind.noun}.{self.verb}"
+
+
+@payload.register
+def _metadef(change: MetadefChange) -> dict[str, Any]:
+    kind, what = change.kind, change.what
+    old = what.name if change.old_name is None else change.old_name
+    told: dict[str, Any] = {"namespace": what.name, "namespace_old": old}
+    if kind is not NAMESPACE:
+        told = {"namespace": change.home.name, "name": what.name, "name_old": old}
+    told |= {name: what.values.get(name) for name in _METADEF_FIELDS[kind]}
+    if kind is OBJECT:
+        inside = what.values.get("properties") or {}
+        told["properties"] = [
+            {"name": name, **{field: values.get(field) for field in _PROPERTY_FIELDS}}
+            for name, values in inside.items()
+        ]
+    if kind.dated:
+        told |= {"created_at": _time(what.created_at), "updated_at": _time(what.updated_at or what.created_at)}
+    return {**told, **_STILL_THERE}
 
 
 def gone(when: datetime) -> Mapping[str, Any]:

@@ -14,9 +14,18 @@ from typing import Any
 import pytest
 
 from glimpse import notifications
+from glimpse.domain.metadef import ASSOCIATION, NAMESPACE, OBJECT, TAG, Definition
 from glimpse.domain.record import Image, Location, Member, Task
 from glimpse.errors import SettingsError
-from glimpse.notifications import LIMIT, Notifications, check_notifications, gone, payload, stores_of_import
+from glimpse.notifications import (
+    LIMIT,
+    MetadefChange,
+    Notifications,
+    check_notifications,
+    gone,
+    payload,
+    stores_of_import,
+)
 from glimpse.settings import Settings, load
 
 NOW = datetime(2026, 3, 4, 5, 6, 7)
@@ -211,3 +220,28 @@ def test_a_member_and_a_task_in_an_event() -> None:
         "expires_at": None, "created_at": "2026-03-04T05:06:07Z", "updated_at": "2026-03-04T05:06:07Z",
         "deleted": False, "deleted_at": None,
     }  # fmt: skip
+
+
+HOME = Definition("N", {"visibility": "public", "protected": True, "owner": "o"}, NOW, None, 1)
+TIMES = {"created_at": "2026-03-04T05:06:07Z", "updated_at": "2026-03-04T05:06:07Z"}
+
+
+def test_metadata_definitions_in_an_event() -> None:
+    renamed = MetadefChange("update", NAMESPACE, HOME, HOME, "M")
+    assert renamed.event == "metadef_namespace.update"
+    assert payload(renamed) == {
+        "namespace": "N", "namespace_old": "M", "display_name": None, "protected": True, "visibility": "public",
+        "owner": "o", "description": None, "deleted": False, "deleted_at": None, **TIMES,
+    }  # fmt: skip
+    linked = MetadefChange("create", ASSOCIATION, HOME, Definition("OS::X", {"prefix": "x_"}, NOW, NOW, 2, 1))
+    assert linked.event == "metadef_resource_type.create"
+    assert payload(linked) == {
+        "namespace": "N", "name": "OS::X", "name_old": "OS::X", "prefix": "x_", "properties_target": None,
+        "deleted": False, "deleted_at": None, **TIMES,
+    }  # fmt: skip
+    inside = {"a": {"type": "array", "items": {"type": "string"}, "minItems": 0}}
+    thing = MetadefChange("delete", OBJECT, HOME, Definition("O", {"properties": inside}, NOW, NOW, 3, 1))
+    (told,) = payload(thing)["properties"]
+    assert (told["name"], told["items"], told["minItems"], told["pattern"]) == ("a", {"type": "string"}, 0, None)
+    tag = MetadefChange("update", TAG, HOME, Definition("new", {}, NOW, NOW, 4, 1), "old")
+    assert payload(tag)["name_old"] == "old"

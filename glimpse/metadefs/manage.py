@@ -18,6 +18,7 @@ from glimpse.domain import lifecycle, metadef
 from glimpse.domain.context import Context
 from glimpse.domain.metadef import ASSOCIATION, NAMESPACE, PARTS, PROPERTY, TAG, Definition, Kind, Values
 from glimpse.errors import Forbidden, NotFound
+from glimpse.notifications import MetadefChange, Notifications, gone
 
 NOBODY = "admin"  # owns what a caller without a project makes, as it owns what comes out of files
 
@@ -30,6 +31,7 @@ class Metadefs:
 
     database: Database
     policy: Policy
+    notifications: Notifications
 
     # --- read ----------------------------------------------------------------------------------------------------
 
@@ -129,7 +131,12 @@ class Metadefs:
                 made[kind].append(metadefs.insert(connection, kind, inner, inner_values, now, home, now))
             return home, made
 
-        return self.database.write(work)
+        home, made = self.database.write(work)
+        self._tell("create", NAMESPACE, home, home)
+        for kind, found in made.items():
+            for each in found:
+                self._tell("create", kind, home, each)
+        return home, made
 
     def create(self, kind: Kind, context: Context, namespace: str, body: Any) -> tuple[Definition, Definition]:
         """A definition in a namespace. Raises `BadRequest`, `NotFound`, `Forbidden`, `Duplicate`."""
@@ -140,7 +147,9 @@ class Metadefs:
             now = lifecycle.now()
             return home, metadefs.insert(connection, kind, name, values, now, home, now)
 
-        return self.database.write(work)
+        home, made = self.database.write(work)
+        self._tell("create", kind, home, made)
+        return home, made
 
     def add_tags(
         self, context: Context, namespace: str, body: Any, append: bool
@@ -158,7 +167,10 @@ class Metadefs:
                 metadefs.delete_all(connection, TAG, home)
             return home, [metadefs.insert(connection, TAG, name, {}, now, home, now) for name in names]
 
-        return self.database.write(work)
+        home, made = self.database.write(work)
+        for each in made:
+            self._tell("create", TAG, home, each)
+        return home, made
 
     def change(
         self, kind: Kind, context: Context, namespace: str, name: str | None, body: Any
@@ -169,34 +181,46 @@ class Metadefs:
         """
         new_name, values = _read(kind, context, body)
 
-        def work(connection: Connection) -> tuple[Definition, Definition]:
+        def work(connection: Connection) -> tuple[Definition, Definition, Definition]:
             home = self._home(connection, context, namespace, [kind.rules.change], lock=True)
             before = _target(connection, kind, home, name)
-            return home, metadefs.update(connection, kind, before, new_name, values, lifecycle.now())
+            return home, before, metadefs.update(connection, kind, before, new_name, values, lifecycle.now())
 
-        return self.database.write(work)
+        home, before, after = self.database.write(work)
+        self._tell("update", kind, home, after, before.name)
+        return home, after
 
     def delete(self, kind: Kind, context: Context, namespace: str, name: str | None) -> None:
         """Remove a definition; without a name the namespace with all that is in it. Raises `NotFound`, `Forbidden`."""
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> tuple[Definition, Definition]:
             home = self._home(connection, context, namespace, [kind.rules.remove], lock=True)
             found = _target(connection, kind, home, name)
             _check_unprotected(home)
             metadefs.delete(connection, kind, found)
+            return home, found
 
-        self.database.write(work)
+        home, found = self.database.write(work)
+        self._tell("delete", kind, home, found, **gone(lifecycle.now()))
 
     def delete_all(self, kind: Kind, context: Context, namespace: str) -> None:
         """Empty a namespace of one kind. Raises `NotFound`, `Forbidden`."""
         rules = [NAMESPACE.rules.remove, kind.rules.remove_all]
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> Definition:
             home = self._home(connection, context, namespace, rules, lock=True)
             _check_unprotected(home)
             metadefs.delete_all(connection, kind, home)
+            return home
 
-        self.database.write(work)
+        home = self.database.write(work)
+        self._tell(f"delete_{kind.plural}", NAMESPACE, home, home)
+
+    def _tell(
+        self, verb: str, kind: Kind, home: Definition, what: Definition, old_name: str | None = None, **more: Any
+    ) -> None:
+        change = MetadefChange(verb, kind, home, what, old_name)
+        self.notifications.tell(change.event, change, **more)
 
     # --- who may -------------------------------------------------------------------------------------------------
 
