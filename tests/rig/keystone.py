@@ -151,6 +151,15 @@ class Keystone:
             entry = {"service_id": service["id"], "interface": interface, "url": url, "region_id": REGION}
             self.call("POST", "/endpoints", {"endpoint": entry})
 
+    def limit_image_service(self, limits: Mapping[str, int]) -> None:
+        """Register limits of the image service that hold for every project."""
+        (service,) = self.call("GET", "/services?type=image")["services"]
+        entries = [
+            {"service_id": service["id"], "region_id": REGION, "resource_name": name, "default_limit": limit}
+            for name, limit in limits.items()
+        ]
+        self.call("POST", "/registered_limits", {"registered_limits": entries})
+
 
 def _token(session: requests.Session, url: str, user: str, project: str) -> tuple[str, str]:
     domain = {"id": "default"}
