@@ -96,7 +96,9 @@ class Application:
         locations = Locations(
             settings, self._database, foundation.policy, self._stores, self._data, self._notifications
         )
-        self._imports = LocationImport(settings, self._database, foundation.policy, self._stores, locations)
+        self._imports = LocationImport(
+            settings, self._database, foundation.policy, self._stores, locations, self._quotas
+        )
         self._calls = Calls(
             images=image_calls,
             image_data=ImageDataCalls(settings, self._database, records, self._data, image_calls),

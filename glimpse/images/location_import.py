@@ -25,6 +25,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from glimpse.access.policy import Policy
+from glimpse.access.quota import Quotas
 from glimpse.db import images, tasks
 from glimpse.db.engine import Connection, Database
 from glimpse.domain import lifecycle
@@ -65,6 +66,7 @@ class LocationImport:
     policy: Policy
     stores: Stores
     locations: Locations
+    quotas: Quotas
     leases: Leases = field(default_factory=Leases)
     running: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -223,8 +225,10 @@ class LocationImport:
         status = "importing" if secure and said else "active"
         store = self.locations.store_of(wanted.url)
         location = Location(wanted.url, {"store": store} if store else {})
+        account = self.quotas.storage_account(image.owner)
 
         def work(connection: Connection) -> Image:
+            account.take_turn(connection)
             now = lifecycle.now()
             found = images.get(connection, image.id, _SYSTEM, lock=True)
             _require(connection, image.id, lease)
@@ -233,6 +237,7 @@ class LocationImport:
             lifecycle.check_transition(found, status)
             if self.settings.image_location_quota == 0:
                 raise _Refused("no image may have a location here")
+            account.admit_bytes(connection, image.id, size)
             for leftover in found.locations:  # of an upload or a location that Glance has refused
                 images.remove_location(connection, leftover.id, now)
             images.add_location(connection, image.id, location, now)
@@ -241,7 +246,7 @@ class LocationImport:
             tasks.start(connection, task.id, now)
             return images.get(connection, image.id, _SYSTEM)
 
-        return self.database.write(work)
+        return self.quotas.write(work)
 
     async def _hash(self, image: Image, wanted: NewLocation, there: asyncio.Task[None]) -> dict[str, str]:
         """What the bytes hash to; nothing when that is not wanted, or could not be found out.

@@ -12,7 +12,7 @@ from typing import Any
 
 from glimpse.access.policy import Policy, image_target, refuse_anonymous, require_owner
 from glimpse.access.protection import Protection
-from glimpse.access.quota import Quotas
+from glimpse.access.quota import Account, Quotas
 from glimpse.db import image_query, images
 from glimpse.db.engine import Connection, Database
 from glimpse.db.image_query import ImageQuery
@@ -128,7 +128,10 @@ class Records:
         nothing of.
         """
 
+        account = self._account_of_locations(context, image_id, changes)
+
         def work(connection: Connection) -> tuple[Image, list[Location]]:
+            account.take_turn(connection)
             before = images.get(connection, image_id, context, lock=True)
             self.policy.require_for_image("get_image", context, before)
             if not changes:
@@ -147,15 +150,24 @@ class Records:
                 after = after.with_(properties={**hidden, **after.properties})
             self._check_visibility(context, changes, after)
             self._check_properties(after, before)
+            if len(after.locations) > len(before.locations):
+                account.admit_bytes(connection, image_id, (after.size or 0) * len(after.locations))
             after = after.with_(updated_at=lifecycle.now())
             images.update(connection, before, after)
             kept = {location.id for location in after.locations}
             return after, [location for location in before.locations if location.id not in kept]
 
-        after, lost = self.database.write(work)
+        after, lost = self.quotas.write(work)
         if changes:
             self.notifications.tell("image.update", after)
         return self._as_seen(after, context), lost
+
+    def _account_of_locations(self, context: Context, image_id: str, changes: list[patch.Change]) -> Account:
+        """What the change may use up, as every location counts with the size of its image."""
+        if not self.quotas.on or all(change.name != "locations" for change in changes):
+            return Account(None)
+        image = self.database.read(lambda connection: images.get(connection, image_id, context))
+        return self.quotas.storage_account(image.owner)
 
     def _as_seen(self, image: Image, context: Context) -> Image:
         """Without what the caller may not read; locations of a deactivated image are for admins only."""

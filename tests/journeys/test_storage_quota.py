@@ -9,16 +9,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import bcrypt
 import pytest
 
-from .client import Api
+from .client import Api, add, path_of
+from .conftest import USERS, with_users
 from .content import MIB, noise
 from .service import Service
+from .site import Site
 from .test_crash import begin_upload, wait_for_empty_stores
+from .test_location_api import ended, post
+from .test_locations import place
 
 QUOTA = 10 * MIB
-AS_ALICE = {"Authorization": "Basic " + b64encode(b"alice:alice").decode()}
+AS_ALICE = {"Authorization": "Basic " + b64encode(b"alice:alice-secret").decode()}
 
 
 def pieces(size: int) -> Iterator[bytes]:
@@ -30,18 +33,20 @@ def pieces(size: int) -> Iterator[bytes]:
 
 @pytest.fixture
 def service(own: Callable[..., Service], tmp_path: Path) -> Service:
-    """Two workers, two projects."""
-    passwords = tmp_path / "htpasswd"
-    hashed = {name: bcrypt.hashpw(name.encode(), bcrypt.gensalt(4)).decode() for name in ("alice", "bob", "admin")}
-    roles = {"alice": "member,reader", "bob": "member,reader", "admin": "admin"}
-    passwords.write_text("".join(f"{name}:{hashed[name]}:{name}s-project:{roles[name]}\n" for name in hashed))
-    options = {"user_storage_quota": "10MB", "http_basic_auth_user_file": passwords, "workers": 2}
-    return own({"DEFAULT": options, "paste_deploy": {"flavor": "http_basic"}})
+    """Two workers, two projects, and a store that reads from web servers."""
+    changes = with_users(tmp_path, {name: USERS[name] for name in ("alice", "bob", "admin")})
+    changes["DEFAULT"] |= {
+        "user_storage_quota": "10MB",
+        "workers": 2,
+        "enabled_backends": "fs:file,fast:file,web:http",
+        "show_multiple_locations": True,
+    }
+    return own(changes)
 
 
 @pytest.fixture
 def user(service: Service) -> Iterator[Callable[[str], Api]]:
-    callers = {name: Api(service.url, (name, name)) for name in ("alice", "bob", "admin")}
+    callers = {name: Api(service.url, (name, f"{name}-secret")) for name in ("alice", "bob", "admin")}
     yield callers.__getitem__
     for caller in callers.values():
         caller.close()
@@ -94,6 +99,28 @@ def test_an_image_counts_for_its_owner(user: User) -> None:
     other = alice.ready()
     refused(admin, other["id"], 3 * MIB)
     alice.upload(other["id"], noise(2 * MIB))
+
+
+def test_locations_count_too(user: User, site: Site) -> None:
+    """Each with the size of the image."""
+    alice, page = user("alice"), site.add(noise(4 * MIB))
+    image = alice.ready()
+    alice.patch(image["id"], add("locations/-", place(page)))
+    site.pages["/copy"] = site.pages[path_of(page)]
+    alice.patch(image["id"], add("locations/-", place(f"{site.url}/copy")))
+    site.pages["/third"] = site.pages["/copy"]
+    response = alice.raw_patch(image["id"], [add("locations/-", place(f"{site.url}/third"))])
+    assert response.status_code == 413, response.text
+    refused(alice, alice.ready()["id"], 3 * MIB)
+    late = alice.ready()
+    assert post(alice, late["id"], page).status_code == 202
+    shown, task = ended(alice, late["id"])
+    assert (shown["status"], task["status"]) == ("queued", "failure")
+    alice.active(noise(2 * MIB))
+    assert alice.request("DELETE", f"/v2/images/{image['id']}").status_code == 204
+    assert post(alice, late["id"], page).status_code == 202
+    shown, task = ended(alice, late["id"])
+    assert (shown["status"], task["status"]) == ("active", "success")
 
 
 @pytest.mark.better_than_glance  # lets all of them through
