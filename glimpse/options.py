@@ -49,6 +49,8 @@ DEFAULT_OPTS: list[cfg.Opt] = [
     cfg.StrOpt("hashing_algorithm", default="sha512"),
     cfg.ListOpt("enabled_import_methods", bounds=True, default=["glance-direct", "web-download", "copy-image"],
                 item_type=types.String(choices=["glance-direct", "web-download", "copy-image", "glance-download"])),
+    cfg.StrOpt("metadata_source_path", default="/etc/glance/metadefs/",
+               help="Folder of metadata definitions for glance-manage; without it those that come with the service"),
     cfg.StrOpt("image_cache_dir"),
     cfg.DictOpt("enabled_backends"),
 ]  # fmt: skip

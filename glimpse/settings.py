@@ -284,6 +284,12 @@ def database_settings(conf: cfg.ConfigOpts) -> DatabaseSettings:
     )
 
 
+def metadata_source_path(conf: cfg.ConfigOpts) -> str:
+    """Where `glance-manage` looks for files of metadata definitions. Raises `SettingsError`."""
+    path: str = _read(conf, "DEFAULT", DEFAULT_OPTS)["metadata_source_path"]
+    return path
+
+
 def is_loopback(host: str) -> bool:
     """Whether a service that listens on `host` is reached from this machine only."""
     if host == "localhost":

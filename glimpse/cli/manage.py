@@ -1,4 +1,5 @@
-"""`glance-manage`: create the tables, bring those of an older release up to date, forget what was deleted.
+"""`glance-manage`: create the tables, bring those of an older release up to date, forget what was deleted; fill and
+empty the metadata definitions.
 
 Two spellings, as in Glance: `glance-manage db sync` and `glance-manage db_sync`. What was done goes to the standard
 output, what went wrong to the standard error; the service's log file is left alone, as root and the service's user
@@ -8,6 +9,7 @@ would fight for it.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +19,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from oslo_config import cfg
+from oslo_utils import strutils
 
 from glimpse import settings
 from glimpse.db.engine import Database
@@ -25,6 +28,7 @@ from glimpse.db.schema import Schema, SchemaError
 from glimpse.domain import lifecycle
 from glimpse.domain.lifecycle import LEASE_PROPERTY
 from glimpse.errors import GlimpseError, SettingsError
+from glimpse.metadefs import files
 
 PROG = "glance-manage"
 FIRST_REVISION = "liberty"
@@ -38,10 +42,14 @@ class ArgumentError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """The database that the command works on: its schema, and the way to its rows."""
+    """The database that the command works on: its schema, and the way to its rows.
+
+    `metadata_source_path` is the folder with files of metadata definitions.
+    """
 
     schema: Schema
     settings: settings.DatabaseSettings
+    metadata_source_path: str
 
     @contextmanager
     def database(self) -> Iterator[Database]:
@@ -59,13 +67,15 @@ class Target:
 class Action:
     """One thing that the command does.
 
-    `takes` are its arguments, each by its position or as an option. `run` gets the target and the arguments as they
-    were typed, None for an absent one, and returns the exit code.
+    `takes` are its arguments, each by its position or as an option; `switches` are those among them that are an option
+    without a value, and true or false at their position. `run` gets the target and the arguments as they were typed,
+    None for an absent one, and returns the exit code.
     """
 
     help: str
     run: Callable[..., int]
     takes: tuple[str, ...] = ()
+    switches: tuple[str, ...] = ()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             _wait(schema, database)
             action = ACTIONS[conf.command.action]
-            return action.run(Target(schema, database), *(_given(conf.command, name) for name in action.takes))
+            target = Target(schema, database, settings.metadata_source_path(conf))
+            return action.run(target, *(_given(conf.command, name) for name in action.takes))
         finally:
             schema.close()
     except (SettingsError, SchemaError, ArgumentError, GlimpseError) as error:
@@ -103,7 +114,10 @@ def _add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
             for argument in action.takes:
                 # Two destinations: an argument that is absent would wipe out the option.
                 parser.add_argument(f"{argument}_position", nargs="?", metavar=argument.upper())
-                parser.add_argument(f"--{argument}", metavar=argument.upper())
+                if argument in action.switches:
+                    parser.add_argument(f"--{argument}", action="store_const", const="true")
+                else:
+                    parser.add_argument(f"--{argument}", metavar=argument.upper())
 
 
 def _given(command: argparse.Namespace, argument: str) -> str | None:
@@ -236,6 +250,57 @@ def _number(name: str, text: str | None, default: int) -> int:
         raise ArgumentError(f"{name} must be a whole number, not {text!r}") from error
 
 
+def _load_metadefs(
+    target: Target, path: str | None, merge: str | None, prefer_new: str | None, overwrite: str | None
+) -> int:
+    mode = _mode(_switch("merge", merge), _switch("prefer_new", prefer_new), _switch("overwrite", overwrite))
+    place = path or target.metadata_source_path
+    try:
+        found = files.sources(place) if path or os.path.exists(place) else files.shipped()
+    except OSError as error:
+        raise ArgumentError(f"{place}: {error.strerror}") from error
+    if not found:
+        raise ArgumentError(f"{place}: there are no files with names in .json")
+    with target.database() as database:
+        files.load(database, found, mode, _tell, partial(print, "ERROR:", file=sys.stderr))
+    return 0
+
+
+def _mode(merge: bool, prefer_new: bool, overwrite: bool) -> files.Mode:
+    if (prefer_new or overwrite) and not merge:
+        raise ArgumentError("prefer_new and overwrite say how to merge: they need merge beside them")
+    if prefer_new and overwrite:
+        raise ArgumentError("prefer_new and overwrite exclude each other")
+    if overwrite:
+        return files.Mode.REPLACE
+    if prefer_new:
+        return files.Mode.UPDATE
+    return files.Mode.ADD if merge else files.Mode.SKIP
+
+
+def _switch(name: str, text: str | None) -> bool:
+    try:
+        return text is not None and strutils.bool_from_string(text, strict=True)
+    except ValueError as error:
+        raise ArgumentError(f"{name} must be true or false, not {text!r}") from error
+
+
+def _unload_metadefs(target: Target) -> int:
+    with target.database() as database:
+        files.unload(database)
+    print("There are no metadata definitions any more.")
+    return 0
+
+
+def _export_metadefs(target: Target, path: str | None) -> int:
+    try:
+        with target.database() as database:
+            files.export(database, path or target.metadata_source_path, _tell)
+    except OSError as error:
+        raise ArgumentError(f"{error.filename}: {error.strerror}") from error
+    return 0
+
+
 def _up_to_date(schema: Schema) -> None:
     print(f"Database is up to date, at {', '.join(schema.revisions())}.")
 
@@ -261,4 +326,12 @@ ACTIONS = {
         _purge_images,
         takes=("age_in_days", "max_rows"),
     ),
+    "load_metadefs": Action(
+        "bring metadata definitions from files into the database; those that exist are left alone, or merged",
+        _load_metadefs,
+        takes=("path", "merge", "prefer_new", "overwrite"),
+        switches=("merge", "prefer_new", "overwrite"),
+    ),
+    "unload_metadefs": Action("delete all metadata definitions", _unload_metadefs),
+    "export_metadefs": Action("write metadata definitions to files", _export_metadefs, takes=("path",)),
 }

@@ -110,13 +110,11 @@ def insert(
     updated_at: datetime | None = None,
 ) -> Definition:
     """Store a new one; the first association with a resource type makes the type. Raises `Duplicate`."""
-    row = {**kind.pack(values), "created_at": created_at, "updated_at": updated_at}
+    row = {**_row(kind, name, values), "created_at": created_at, "updated_at": updated_at}
     if home is not None:
         row["namespace_id"] = home.id
     if kind is ASSOCIATION:
         row["resource_type_id"] = _resource_type(connection, name, created_at, updated_at)
-    else:
-        row[kind.key] = name
     try:
         result = connection.execute(_table(kind).insert().values(row))
     except IntegrityError as error:
@@ -144,7 +142,7 @@ def update(
     connection: Connection, kind: Kind, before: Definition, name: str, values: Values, updated_at: datetime
 ) -> Definition:
     """Give one another name and other values. Raises `Duplicate`."""
-    row = {kind.key: name, **kind.pack(values), "updated_at": updated_at}
+    row = {**_row(kind, name, values), "updated_at": updated_at}
     try:
         connection.execute(_table(kind).update().where(*_is(kind, before)).values(row))
     except IntegrityError as error:
@@ -187,6 +185,10 @@ def _rows(kind: Kind) -> sa.Select[Any]:
         columns.append(table.c.namespace_id)
     rows = sa.select(_id(kind).label("id"), _name(kind).label("name"), *columns)
     return rows.select_from(table.join(metadef_resource_types)) if kind is ASSOCIATION else rows
+
+
+def _row(kind: Kind, name: str, values: Values) -> dict[str, Any]:
+    return kind.pack(values) | ({} if kind is ASSOCIATION else {kind.key: name})
 
 
 def _of(kind: Kind, home: Definition | None) -> list[sa.ColumnElement[bool]]:

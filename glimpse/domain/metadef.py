@@ -249,7 +249,6 @@ ASSOCIATION = Kind(
         each="get_metadef_resource_type",
     ),
     schema=metadef_schema.RESOURCE_TYPE,
-    order="id",
 )
 
 OBJECT = _ObjectKind(

@@ -173,3 +173,10 @@ TAG_LIST: Schema = _item(
     },
     ["tags"],
 )  # fmt: skip
+
+# What a file of definitions must match. It may say more than the API takes.
+FILE: Schema = {
+    "properties": {**NAMESPACE["properties"], "description": _TEXT},
+    "definitions": _DEFINITIONS,
+    "required": ["namespace"],
+}
