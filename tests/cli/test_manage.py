@@ -6,37 +6,17 @@ import sqlite3
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from glimpse.cli import manage
+from tests.cli.conftest import Run, config
 from tests.rig.databases import PASSWORD, MariaDB, PostgreSQL
 from tests.rig.process import free_port
 
 HEAD = "2024_1_contract01"
-Run = Callable[..., int]
-
-
-def config(folder: Path, url: str, extra: str = "") -> str:
-    """Write a configuration with that database; its path."""
-    file = folder / "glance-api.conf"
-    file.write_text(f"[database]\nconnection = {url}\n{extra}")
-    return str(file)
-
-
-@pytest.fixture
-def conf(tmp_path: Path) -> str:
-    """The path of a configuration with an empty SQLite database."""
-    return config(tmp_path, f"sqlite:///{tmp_path}/glance.sqlite")
-
-
-@pytest.fixture
-def run(conf: str) -> Run:
-    """Run the command in this process, with that configuration; its exit code."""
-    return lambda *arguments: manage.main(["--config-file", conf, *arguments])
 
 
 def script(name: str, *arguments: str) -> subprocess.Popen[str]:
