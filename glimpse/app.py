@@ -97,7 +97,7 @@ class Application:
             settings, self._database, foundation.policy, self._stores, self._data, self._notifications
         )
         self._imports = LocationImport(
-            settings, self._database, foundation.policy, self._stores, locations, self._quotas
+            settings, self._database, foundation.policy, self._stores, locations, self._quotas, self._notifications
         )
         self._calls = Calls(
             images=image_calls,

@@ -35,6 +35,7 @@ from glimpse.domain.record import Image, Location, Task
 from glimpse.errors import Conflict, Forbidden, GlimpseError, Gone, NotFound, Unavailable
 from glimpse.images.leases import Lease, Leases, parse
 from glimpse.images.locations import Locations
+from glimpse.notifications import Notifications
 from glimpse.settings import Settings
 from glimpse.stores.registry import Stores
 
@@ -67,6 +68,7 @@ class LocationImport:
     stores: Stores
     locations: Locations
     quotas: Quotas
+    notifications: Notifications
     leases: Leases = field(default_factory=Leases)
     running: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -95,7 +97,7 @@ class LocationImport:
         assert task.image_id is not None
         image_id = task.image_id
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> Task | None:
             image = images.get(connection, image_id, context, lock=True)
             if image.status != "queued":
                 raise Conflict(f"Only a queued image can be given a location, and this one is {image.status}.")
@@ -104,13 +106,18 @@ class LocationImport:
                 raise Forbidden("Anonymous callers may only read.")
             self._check_caller(context, wanted.url)
             wanted.check()
+            given_up = None
             if LOCK in image.properties:
-                self._break_lock(connection, image, image.properties[LOCK] or "", task.created_at)
+                given_up = self._break_lock(connection, image, image.properties[LOCK] or "", task.created_at)
             tasks.insert(connection, task)
             images.set_property(connection, image_id, LOCK, task.id, task.created_at)
             images.set_property(connection, image_id, LEASE, lease.text(), task.created_at)
+            return given_up
 
-        self.database.write(work)
+        given_up = self.database.write(work)
+        if given_up is not None:
+            self.notifications.tell("task.failure", given_up)
+        self.notifications.tell("task.create", task)
 
     def _check_caller(self, context: Context, url: str) -> None:
         """Other services name any place; people only what is on the web, and only where a store reads from there."""
@@ -120,15 +127,20 @@ class LocationImport:
         if not web or not url.startswith(("http://", "https://")):
             raise Forbidden("Only places on the web can be named, and only where a store reads from there.")
 
-    def _break_lock(self, connection: Connection, image: Image, task_id: str, now: datetime) -> None:
-        """Take a lock whose owner has not been heard of for long. Raises `Conflict` while it holds."""
+    def _break_lock(self, connection: Connection, image: Image, task_id: str, now: datetime) -> Task | None:
+        """Take a lock whose owner has not been heard of for long; its task, if that failed by it.
+
+        Raises `Conflict` while it holds.
+        """
         task = tasks.get(connection, task_id)
+        given_up = None
         if task is not None:
             holds = LOCK_HOLDS * (2 if task.status == "pending" else 1)
             if now - task.updated_at < holds:
                 raise Conflict("Another task works on the image.")
             if task.status in ("pending", "processing"):
-                tasks.end(connection, self._ended(task, "failure", "Expired lock preempted"))
+                given_up = self._ended(task, "failure", "Expired lock preempted")
+                tasks.end(connection, given_up)
             stores = (task.input or {}).get("backend") or ()
             for name in _PROGRESS:
                 names = (image.properties.get(name) or "").split(",")
@@ -136,6 +148,7 @@ class LocationImport:
                     left = ",".join(each for each in names if each not in stores)
                     images.set_property(connection, image.id, name, left, now)
         images.drop_property(connection, image.id, LOCK, task_id)
+        return given_up
 
     def tasks(self, context: Context, image_id: str) -> list[Task]:
         """The tasks of an image, as far as they are the caller's (a record). Raises `NotFound`."""
@@ -198,6 +211,8 @@ class LocationImport:
             await run(write, lambda connection: _let_go(connection, image_id, task_id, lease))
             return
         wanted = NewLocation.from_task(task.input or {})
+        if task.status == "pending":
+            self.notifications.tell("task.processing", replace(task, status="processing", updated_at=lifecycle.now()))
         try:
             image = await run(self._image, image_id)
             if image.status == "queued":
@@ -246,7 +261,9 @@ class LocationImport:
             tasks.start(connection, task.id, now)
             return images.get(connection, image.id, _SYSTEM)
 
-        return self.quotas.write(work)
+        image = self.quotas.write(work)
+        self.notifications.tell("image.update", image)
+        return image
 
     async def _hash(self, image: Image, wanted: NewLocation, there: asyncio.Task[None]) -> dict[str, str]:
         """What the bytes hash to; nothing when that is not wanted, or could not be found out.
@@ -302,28 +319,30 @@ class LocationImport:
         return {"checksum": md5.hexdigest(), "os_hash_algo": algorithm, "os_hash_value": other.hexdigest()}
 
     def _finish(self, image_id: str, task: Task, facts: dict[str, str], lease: Lease) -> None:
-        def work(connection: Connection) -> None:
-            now = lifecycle.now()
+        def work(connection: Connection) -> tuple[Image | None, Task]:
+            now, changed = lifecycle.now(), None
             _require(connection, image_id, lease)
             try:
                 image = images.get(connection, image_id, _SYSTEM, lock=True)
             except NotFound:
-                tasks.end(connection, self._ended(task, "failure", FAILED))
+                ended = self._ended(task, "failure", FAILED)
             else:
-                if image.status == "importing":
-                    images.set_status(connection, image_id, "importing", "active", now, **facts)
-                elif facts and not image.os_hash_value:
-                    images.set_status(connection, image_id, image.status, image.status, now, **facts)
-                tasks.end(connection, self._ended(task, "success", "", {"image_id": image_id}))
+                if image.status == "importing" or (facts and not image.os_hash_value):
+                    after = "active" if image.status == "importing" else image.status
+                    images.set_status(connection, image_id, image.status, after, now, **facts)
+                    changed = image.with_(status=after, updated_at=now, **facts)
+                ended = self._ended(task, "success", "", {"image_id": image_id})
+            tasks.end(connection, ended)
             _let_go(connection, image_id, task.id, lease)
+            return changed, ended
 
-        self.database.write(work)
+        self._tell_end(*self.database.write(work))
 
     def _give_back(self, image_id: str, task: Task, lease: Lease) -> None:
         """The end of a refused location: the image is queued without it. Its bytes were never ours to erase."""
 
-        def work(connection: Connection) -> None:
-            now = lifecycle.now()
+        def work(connection: Connection) -> tuple[Image | None, Task]:
+            now, changed = lifecycle.now(), None
             _require(connection, image_id, lease)
             with contextlib.suppress(NotFound):
                 image = images.get(connection, image_id, _SYSTEM, lock=True)
@@ -331,10 +350,20 @@ class LocationImport:
                     for location in image.locations:  # its own: importing began with none
                         images.remove_location(connection, location.id, now, "deleted")
                     images.set_status(connection, image_id, "importing", "queued", now)
-            tasks.end(connection, self._ended(task, "failure", FAILED))
+                    changed = image.with_(status="queued", size=None, virtual_size=None, updated_at=now)
+            ended = self._ended(task, "failure", FAILED)
+            tasks.end(connection, ended)
             _let_go(connection, image_id, task.id, lease)
+            return changed, ended
 
-        self.database.write(work)
+        self._tell_end(*self.database.write(work))
+
+    def _tell_end(self, image: Image | None, task: Task) -> None:
+        if image is not None:
+            self.notifications.tell("image.update", image)
+        self.notifications.tell(f"task.{task.status}", task)
+        if task.status == "success":
+            self.notifications.tell("task.run", task)
 
     def _ended(self, task: Task, status: str, message: str, result: dict[str, str] | None = None) -> Task:
         now = lifecycle.now()
