@@ -11,7 +11,7 @@ from aiohttp import web
 
 from glimpse.access.auth import Auth, Call, open_auth
 from glimpse.access.limits import KeystoneLimits
-from glimpse.access.policy import Policy
+from glimpse.access.policy import Policy, refuse_anonymous
 from glimpse.access.protection import Protection
 from glimpse.access.quota import Quotas
 from glimpse.access.waiting import WaitingThreads
@@ -203,6 +203,8 @@ class Application:
             context = await self._identity.run(self._auth.identify, call)
         incoming[wire.CALLER] = context
         route, parts = self._router.find(incoming.method, f"/v2/{rest}")
+        if route.method != "GET":
+            refuse_anonymous(context)
         if not route.takes_body:
             wire.refuse_body(incoming.headers, incoming.method)
         request = Request(context, parts, incoming.query, incoming.headers, base)

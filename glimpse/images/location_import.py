@@ -102,8 +102,6 @@ class LocationImport:
             if image.status != "queued":
                 raise Conflict(f"Only a queued image can be given a location, and this one is {image.status}.")
             self.policy.require_for_image("add_image_location", context, image)
-            if context.read_only:
-                raise Forbidden("Anonymous callers may only read.")
             self._check_caller(context, wanted.url)
             wanted.check()
             given_up = None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from glimpse.access.policy import Policy, image_target, refuse_anonymous, require_owner
+from glimpse.access.policy import Policy, image_target, require_owner
 from glimpse.access.protection import Protection
 from glimpse.access.quota import Account, Quotas
 from glimpse.db import image_query, images
@@ -61,7 +61,6 @@ class Records:
             _refuse_reserved(body)
         image = _from_body(self.schema.validate(body), context)
         self._check_properties(image, None)
-        refuse_anonymous(context)
         for name in image.properties:
             self.protection.require("create", name, context)
         target = {"owner": image.owner, "project_id": image.owner, "visibility": image.visibility, **image.properties}
@@ -231,7 +230,6 @@ class Records:
 
     def _change_tags(self, context: Context, image_id: str, change: Callable[[Image], tuple[str, ...]]) -> Image:
         """Every change counts as one of the image, also one that finds the tag there already (so does Glance)."""
-        refuse_anonymous(context)
 
         def work(connection: Connection) -> Image:
             before = images.get(connection, image_id, context, lock=True)
@@ -258,7 +256,6 @@ class Records:
 
         Raises `NotFound`, `Forbidden` (policy, owner, any other status).
         """
-        refuse_anonymous(context)
 
         def work(connection: Connection) -> tuple[Image, bool]:
             image = images.get(connection, image_id, context, lock=True)

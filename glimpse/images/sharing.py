@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from glimpse.access.policy import Policy, refuse_anonymous, require_owner
+from glimpse.access.policy import Policy, require_owner
 from glimpse.db import images, members
 from glimpse.db.engine import Connection, Database
 from glimpse.domain import lifecycle
@@ -62,7 +62,6 @@ class Sharing:
 
         Raises `NotFound`, `Forbidden`, `Duplicate`, `TooLarge` (image_member_quota).
         """
-        refuse_anonymous(context)
 
         def work(connection: Connection) -> Member:
             image = _shared(connection, context, image_id, lock=True)
@@ -84,7 +83,6 @@ class Sharing:
 
         Raises `NotFound`, `Forbidden`, `BadRequest` (no such status).
         """
-        refuse_anonymous(context)
 
         def work(connection: Connection) -> Member:
             image = _shared(connection, context, image_id, lock=True)
@@ -104,7 +102,6 @@ class Sharing:
 
     def remove(self, context: Context, image_id: str, member_id: str) -> None:
         """Share the image no longer with that project. Raises `NotFound`, `Forbidden`."""
-        refuse_anonymous(context)
 
         def work(connection: Connection) -> Member:
             image = _shared(connection, context, image_id, lock=True)

@@ -117,7 +117,6 @@ class Metadefs:
 
     def create_namespace(self, context: Context, body: Any) -> tuple[Definition, Parts]:
         """A namespace with all that its body holds, or nothing. Raises `BadRequest`, `Forbidden`, `Duplicate`."""
-        _check_writer(context)
         name, values = _read(NAMESPACE, context, body)
         parts = metadef.read_parts(body)
         for kind in (NAMESPACE, *(kind for kind in PARTS if body.get(kind.plural))):
@@ -228,8 +227,6 @@ class Metadefs:
         self, connection: Connection, context: Context, namespace: str, rules: Sequence[str], lock: bool = False
     ) -> Definition:
         """The namespace of a call, if the caller may know of it and the rules let them; locked by those who write."""
-        if lock:
-            _check_writer(context)
         home = metadefs.get(connection, NAMESPACE, namespace, lock=lock)
         if not _sees(context, home):
             raise NotFound(f"Metadata definition namespace {home.name} was not found.")
@@ -256,11 +253,6 @@ def _target(connection: Connection, kind: Kind, home: Definition, name: str | No
 
 def _sees(context: Context, home: Definition) -> bool:
     return context.is_admin or home.values["visibility"] == "public" or home.values["owner"] == context.project_id
-
-
-def _check_writer(context: Context) -> None:
-    if context.read_only:
-        raise Forbidden("Anonymous callers may only read.")
 
 
 def _check_unprotected(home: Definition) -> None:
