@@ -207,6 +207,7 @@ class Application:
             refuse_anonymous(context)
         if not route.takes_body:
             wire.refuse_body(incoming.headers, incoming.method)
+        wire.check_target(incoming.raw_path)
         request = Request(context, parts, incoming.query, incoming.headers, base)
         return await self._call(route, request, incoming)
 

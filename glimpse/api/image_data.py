@@ -37,7 +37,7 @@ class ImageDataCalls:
 
     async def upload(self, request: Request, incoming: web.BaseRequest) -> Reply:
         """PUT /v2/images/{image_id}/file"""
-        if request.headers.get("Content-Type", "").strip().lower() != BYTES_TYPE:
+        if request.media_type() != BYTES_TYPE:
             raise UnsupportedMediaType(f"Content-Type must be {BYTES_TYPE}")
         size = _announced_size(request, incoming)
         store = request.headers.get("x-image-meta-store")
@@ -49,7 +49,7 @@ class ImageDataCalls:
         """GET /v2/images/{image_id}/file"""
         prefer = request.query.get("prefer")
         image, opened = await self.data.download(
-            request.context, request.parts["image_id"], None if prefer is None else prefer.split(",")
+            request.context, request.parts["image_id"], prefer.split(",") if prefer else None
         )
         if opened is None:
             return NO_CONTENT

@@ -18,7 +18,7 @@ from glimpse.domain import patch
 from glimpse.domain.context import Context
 from glimpse.domain.locations import LocationRules
 from glimpse.domain.record import Image, Location
-from glimpse.domain.schema import HIDDEN_PROPERTIES, INT_MAX
+from glimpse.domain.schema import HIDDEN_PROPERTIES
 from glimpse.errors import BadRequest, UnsupportedMediaType
 from glimpse.images.manage import Records
 from glimpse.settings import Settings
@@ -67,7 +67,7 @@ class ImageCalls:
         if media not in (patch.MEDIA_V20, patch.MEDIA_V21):
             accepted = f"{patch.MEDIA_V20}, {patch.MEDIA_V21}"
             raise UnsupportedMediaType(f"Content-Type must be one of {accepted}", {"Accept-Patch": accepted})
-        changes = patch.parse(media, request.json())
+        changes = patch.parse(media, request.json(), self.records.schema)
         image, lost = self.records.change(
             request.context, request.parts["image_id"], changes, self.precondition(request), rules
         )
@@ -134,7 +134,7 @@ class ImageCalls:
         context: Context = request.context
 
         def complete(connection: Connection) -> ImageQuery:
-            marker = self.records.marker(connection, context, parsed.marker) if parsed.marker else None
+            marker = self.records.marker(connection, context, parsed.marker) if parsed.marker is not None else None
             return parsed.query(marker)
 
         return complete
@@ -181,16 +181,16 @@ class _Parameters:
     def __init__(self, query: MultiMapping[str], settings: Settings) -> None:
         parameters.check_storable(query)
         self.limit = parameters.limit(query, settings)
-        self.marker = query.get("marker")
+        self.marker = parameters.one(query, "marker")
         self.sort = _sort(query)
         self.tags = [tag.strip() for tag in query.getall("tag", [])]
         self.visibility = parameters.one_of(query, "visibility", _VISIBILITIES)
         self.member_status = parameters.one_of(query, "member_status", _MEMBER_STATUSES) or "accepted"
-        self.os_hidden = _boolean(query.get("os_hidden", "false").lower(), "os_hidden")
+        self.os_hidden = _boolean(dict(query.items()).get("os_hidden", "false").lower(), "os_hidden")
         self.columns: list[tuple[str, str, Any]] = []
         self.properties: dict[str, str] = {}
         seen = {"tag", "visibility", "member_status", "os_hidden", *_NOT_FILTERS}
-        for name, value in query.items():
+        for name, value in dict(query.items()).items():  # of several, the last
             if name not in seen:
                 self._add_filter(name, value)
         if len(self.tags) + len(self.columns) + len(self.properties) > MOST_FILTERS:
@@ -213,17 +213,13 @@ class _Parameters:
         elif name in _EXACT_FILTERS:
             self.columns.append((name, "eq", value))
         elif name in _NUMBER_COLUMNS:
-            self.columns.append((name, "eq", _number(value, name)))
+            self.columns.append((name, "eq", parameters.integer(value, name)))
         elif name == "protected":
             self.columns.append((name, "eq", _boolean(value, name)))
         elif (bound := re.fullmatch(f"({'|'.join(_NUMBER_COLUMNS)})_(min|max)", name)) is not None:
-            self.columns.append((bound[1], "gte" if bound[2] == "min" else "lte", _number(value, bound[1])))
+            self.columns.append((bound[1], "gte" if bound[2] == "min" else "lte", parameters.integer(value, bound[1])))
         else:
             self.properties[name] = value
-
-
-def _number(text: str, name: str) -> int:
-    return parameters.integer(text, name, INT_MAX if name in ("min_ram", "min_disk") else parameters.BIG_MAX)
 
 
 def _boolean(text: str, name: str) -> bool:
@@ -246,23 +242,20 @@ def _text_filter(name: str, value: str) -> tuple[str, Any]:
     raise BadRequest(f"Unknown operator {operator[:64]!r} in filter {name}; use eq: for values with a colon.")
 
 
-_ITEM = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^",]*))\s*(,|$)')
+_ITEM = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^",]*))(?:,|$)')
 
 
 def _split_quoted(text: str) -> list[str]:
-    """The values of `in:`, some of them in double quotes. Raises `BadRequest`."""
+    """The values of `in:`, some of them in double quotes; nothing follows the last comma. Raises `BadRequest`."""
     values, position = [], 0
-    while True:
+    while position < len(text):
         match = _ITEM.match(text, position)
         if match is None:
-            raise BadRequest(
-                f"Invalid filter value {text[:64]!r}: the quote is not closed, or not followed by a comma."
-            )
-        quoted, plain, end = match.groups()
-        values.append(quoted.replace('\\"', '"') if quoted is not None else plain.strip())
-        if not end:
-            return values
+            raise BadRequest(f"Invalid filter value {text[:64]!r}: a quoted value must be closed and stand alone.")
+        quoted, plain = match.groups()
+        values.append(quoted.replace('\\"', '"') if quoted is not None else plain)
         position = match.end()
+    return values
 
 
 def _time_filter(name: str, value: str) -> tuple[str, datetime]:
@@ -284,13 +277,15 @@ def _time_filter(name: str, value: str) -> tuple[str, datetime]:
 
 def _sort(query: MultiMapping[str]) -> list[tuple[str, bool]]:
     """(key, ascending) for each key, with created_at and id behind as tie breakers (spec 1.2.3)."""
-    combined, keys, directions = query.get("sort"), query.getall("sort_key", []), query.getall("sort_dir", [])
+    combined = parameters.one(query, "sort")
+    keys, directions = query.getall("sort_key", []), query.getall("sort_dir", [])
     if combined is not None and (keys or directions):
         raise BadRequest("Use either sort, or sort_key with sort_dir.")
     default = "desc"
     if combined is not None:
         pairs = [(key.strip(), direction.strip() or "desc") for key, _, direction in
                  (part.partition(":") for part in combined.split(","))]  # fmt: skip
+        default = pairs[0][1] if len(pairs) == 1 else "desc"
     else:
         keys = keys or ["created_at"]
         directions = directions or ["desc"]

@@ -20,9 +20,15 @@ def check_storable(query: MultiMapping[str]) -> None:
         raise BadRequest("Characters U+10000 and above, NUL and lone surrogates are not supported")
 
 
+def one(query: MultiMapping[str], name: str) -> str | None:
+    """A parameter that counts once: of several the last, as with Glance. None without it."""
+    found = query.getall(name, None)
+    return found[-1] if found else None
+
+
 def limit(query: MultiMapping[str], settings: Settings) -> int:
     """How many items a page may have (options limit_param_default and api_limit_max)."""
-    text = query.get("limit")
+    text = one(query, "limit")
     if text is None:
         return min(settings.limit_param_default, settings.api_limit_max)
     number = integer(text, "limit")
@@ -31,17 +37,17 @@ def limit(query: MultiMapping[str], settings: Settings) -> int:
     return min(number, settings.api_limit_max)
 
 
-def integer(text: str, name: str, largest: int = BIG_MAX) -> int:
+def integer(text: str, name: str) -> int:
     """A whole number; one that no column holds becomes the nearest that a column does."""
     # Python reads "1_0" and digits of other scripts too.
     if not re.fullmatch(r"[+-]?[0-9]{1,30}", text.strip()):
         raise BadRequest(f"{name} must be an integer, not {text[:64]!r}")
-    return max(-BIG_MAX - 1, min(int(text), largest))
+    return max(-BIG_MAX - 1, min(int(text), BIG_MAX))
 
 
 def one_of(query: MultiMapping[str], name: str, allowed: tuple[str, ...]) -> str | None:
     """A parameter that has few values; None without it."""
-    value = query.get(name)
+    value = one(query, name)
     if value is not None and value not in allowed:
         raise BadRequest(f"Invalid {name} value {value[:64]!r}; allowed: {', '.join(allowed)}")
     return value

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from aiohttp import web
@@ -112,17 +113,40 @@ def error_reply(error: GlimpseError, accept: str | None) -> Reply:
     """
     code = f"{error.status} {error.title}"
     safe = html.escape(error.message, quote=False)
-    wanted = (accept or "").lower()
-    if "text/html" in wanted or "*/*" in wanted:
+    form = _best_form(accept)
+    if form == "text/html":
         body = (
             f"<html>\n <head>\n  <title>{code}</title>\n </head>\n"
             f" <body>\n  <h1>{code}</h1>\n  {safe}<br /><br />\n\n\n </body>\n</html>"
         )
         return Reply(error.status, body.encode(), "text/html", error.headers)
-    if JSON_TYPE in wanted:
+    if form == JSON_TYPE:
         document = {"message": f"{safe}<br /><br />\n\n\n", "code": code, "title": error.title}
         return Reply(error.status, orjson.dumps(document), JSON_TYPE, error.headers)
     return Reply(error.status, f"{code}\n\n{error.message}\n\n".encode(), "text/plain", error.headers)
+
+
+_WEIGHT = re.compile(r"[01](\.[0-9]{0,3})?")
+
+
+def _best_form(accept: str | None) -> str:
+    """The form that the header wants most (RFC 9110, 12.5.1): HTML or JSON, HTML of two alike, "" for neither.
+
+    A header that is not a list of media ranges counts as `*/*`, as with Glance's framework.
+    """
+    wanted: dict[str, float] = {}
+    for part in accept.split(",") if accept else ():
+        media, *parameters = (text.strip().lower() for text in part.split(";"))
+        weight = next((text[2:] for text in parameters if text.startswith("q=")), "1")
+        if media.count("/") != 1 or _WEIGHT.fullmatch(weight) is None:
+            return "text/html"
+        wanted[media] = float(weight)
+    weights = {}
+    for form in ("text/html", JSON_TYPE):
+        ranges = (form, f"{form.partition('/')[0]}/*", "*/*")
+        weights[form] = next((wanted[each] for each in ranges if each in wanted), 0.0)
+    best = max(weights, key=weights.__getitem__)
+    return best if weights[best] else ""
 
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]+")
@@ -139,6 +163,15 @@ def check_request_id(given: str | None, longest: int) -> None:
     """Raise `HeadersTooLarge` for an id that is longer than max_request_id_length."""
     if given and 0 < longest < len(given):
         raise HeadersTooLarge(f"A request id may have {longest} characters.")
+
+
+def check_target(raw: str) -> None:
+    """Raise `BadRequest` for a path or query string that does not spell UTF-8."""
+    if "%" in raw:
+        try:
+            unquote_to_bytes(raw).decode()
+        except UnicodeDecodeError as error:
+            raise BadRequest("The URL is not UTF-8.") from error
 
 
 def refuse_body(headers: Mapping[str, str], method: str) -> None:

@@ -95,6 +95,8 @@ def _seen_by(context: Context, query: ImageQuery) -> list[Condition]:
 def _filters(query: ImageQuery) -> list[Condition]:
     conditions: list[Condition] = [images.c.os_hidden == (sa.true() if query.os_hidden else sa.false())]
     for name, operator, value in query.columns:
+        if isinstance(images.c[name].type, sa.Integer):
+            value = sa.literal(value, sa.BigInteger)  # any number may be asked for; PostgreSQL would not cast it down
         conditions.append(OPERATORS[operator](images.c[name], value))
     for name, value in query.properties.items():
         rows = image_properties.alias()

@@ -41,17 +41,17 @@ class Change:
     position: str = ""
 
 
-def parse(media_type: str, body: Any) -> list[Change]:
-    """The changes that a PATCH body asks for, in order.
+def parse(media_type: str, body: Any, schema: ImageSchema) -> list[Change]:
+    """The changes that a PATCH body asks for, in order, their values held against the schema.
 
-    Raises `BadRequest` for a malformed body and `Forbidden` for properties that no client may touch.
+    Raises `BadRequest` for a malformed body or value and `Forbidden` for properties that no client may touch.
     """
     if not isinstance(body, list):
         raise BadRequest("The body must be a JSON array with an object for each operation.")
-    return [_parse_one(entry, media_type == MEDIA_V20) for entry in body]
+    return [_parse_one(entry, media_type == MEDIA_V20, schema) for entry in body]
 
 
-def _parse_one(entry: Any, old_form: bool) -> Change:
+def _parse_one(entry: Any, old_form: bool, schema: ImageSchema) -> Change:
     if not isinstance(entry, dict):
         raise BadRequest("Operations must be JSON objects.")
     if old_form:
@@ -71,7 +71,13 @@ def _parse_one(entry: Any, old_form: bool) -> Change:
         raise BadRequest(f'Operation "{operation}" requires a member named "value".')
     _check_allowed(tokens[0])
     position = tokens[1] if len(tokens) > 1 else ""
-    return Change(operation, tokens[0], entry.get("value"), may_overwrite=not old_form, position=position)
+    value = None if operation == "remove" else _checked(tokens[0], position, entry["value"], schema)
+    return Change(operation, tokens[0], value, may_overwrite=not old_form, position=position)
+
+
+def _checked(name: str, position: str, value: Any, schema: ImageSchema) -> Any:
+    """The value as the schema wants it; a single location is one of a list."""
+    return schema.validate_value(name, [value])[0] if position else schema.validate_value(name, value)
 
 
 _BAD_ESCAPE = re.compile(r"~(?![01])")
@@ -106,38 +112,35 @@ def _check_allowed(name: str) -> None:
         raise Forbidden(f"Attribute '{name[:255]}' is reserved.")
 
 
-def apply(
-    image: Image, changes: list[Change], schema: ImageSchema, is_admin: bool, rules: LocationRules | None = None
-) -> Image:
+def apply(image: Image, changes: list[Change], is_admin: bool, rules: LocationRules | None = None) -> Image:
     """The record after all changes; the one before stays as it is. Without `rules` nobody changes locations.
 
-    Raises `BadRequest` (value), `Conflict` (the property is missing, or there already), `Forbidden` (not removable, not
+    Raises `Conflict` (the property is missing, or there already), `Forbidden` (not removable, not
     now, or the owner's change by anyone but an admin), and what `domain.locations` raises.
     """
     for change in changes:
         if change.name == LOCATIONS:
-            image = _apply_to_locations(image, change, schema, rules)
+            image = _apply_to_locations(image, change, rules)
         else:
-            image = _apply_one(image, change, schema, is_admin)
+            image = _apply_one(image, change, is_admin)
     return image
 
 
-def _apply_to_locations(image: Image, change: Change, schema: ImageSchema, rules: LocationRules | None) -> Image:
+def _apply_to_locations(image: Image, change: Change, rules: LocationRules | None) -> Image:
     if rules is None:
         raise Forbidden("Locations are not shown here, and cannot be changed.")
     if change.operation == "remove":
         return locations.remove(image, change.position)
-    values = schema.validate_value(LOCATIONS, change.value if change.operation == "replace" else [change.value])
     if change.operation == "replace":
-        return locations.replace(image, values, rules)
-    return locations.add(image, change.position, values[0], rules)
+        return locations.replace(image, change.value, rules)
+    return locations.add(image, change.position, change.value, rules)
 
 
-def _apply_one(image: Image, change: Change, schema: ImageSchema, is_admin: bool) -> Image:
+def _apply_one(image: Image, change: Change, is_admin: bool) -> Image:
     name = change.name
     if change.operation == "remove":
         return _remove(image, name)
-    value = schema.validate_value(name, change.value)
+    value = change.value
     exists = name in WRITABLE or name in image.properties
     if change.operation == "replace" and not exists:
         raise Conflict(f"Property {name} does not exist.")

@@ -6,7 +6,7 @@ Plain functions of the database; each runs in a record thread and finishes in on
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,9 @@ from glimpse.notifications import Notifications, gone
 from glimpse.settings import Settings
 from glimpse.stores.registry import Stores
 
-# What a client may not even mention when it creates an image; `id` is the exception among the read-only ones.
+# What a client may not even mention when it creates an image; `id` is the exception among the read-only ones. As with
+# Glance, links are refused before the body is held against the schema, the others after it.
+_LINKS = frozenset({"direct_url", "self", "file", "schema", "stores"})
 _NOT_AT_CREATE = (READ_ONLY | RESERVED | {"locations"}) - {"id"}
 # Gets the image as the caller sees it, and raises `PreconditionFailed` when the caller knows another version.
 Precondition = Callable[[Image], None]
@@ -58,12 +60,14 @@ class Records:
         Raises `BadRequest`, `Forbidden`, `Duplicate` (id taken), `TooLarge` (a quota), `Unavailable`.
         """
         if isinstance(body, dict):
-            _refuse_reserved(body)
-        image = _from_body(self.schema.validate(body), context)
+            _refuse(_LINKS & body.keys(), "read-only")
+        body = self.schema.validate(body)
+        _refuse([name for name in body if name in _NOT_AT_CREATE or name.startswith(RESERVED_PREFIX)], "reserved")
+        image = _from_body(body, context)
         self._check_properties(image, None)
         for name in image.properties:
             self.protection.require("create", name, context)
-        target = {"owner": image.owner, "project_id": image.owner, "visibility": image.visibility, **image.properties}
+        target = {**image.properties, "owner": image.owner, "project_id": image.owner, "visibility": image.visibility}
         self.policy.require("add_image", context, target)
         if rule := _VISIBILITY_RULES.get(image.visibility):
             self.policy.require(rule, context, target)
@@ -141,7 +145,7 @@ class Records:
             seen = self.protection.readable(before, context)
             precondition(self._as_seen(before, context))
             seen = seen.with_(locations=tuple(self.stores.by_weight(seen.locations)))
-            after = patch.apply(seen, changes, self.schema, context.is_admin, rules)
+            after = patch.apply(seen, changes, context.is_admin, rules)
             self.protection.require_changes(changes, seen, context)
             if seen.properties != before.properties:
                 # What the caller may not read stays, unless it was just replaced.
@@ -299,12 +303,9 @@ def within(what: str, count: int, quota: int) -> None:
         raise TooLarge(f"An image may have {quota} {what}s here, not {count}.")
 
 
-def _refuse_reserved(body: Mapping[str, Any]) -> None:
-    for name in body:
-        if name in RESERVED or name == "locations" or name.startswith(RESERVED_PREFIX):
-            raise Forbidden(f"Attribute '{name[:255]}' is reserved.")
-        if name in _NOT_AT_CREATE:
-            raise Forbidden(f"Attribute '{name}' is read-only.")
+def _refuse(names: Collection[str], why: str) -> None:
+    if names:
+        raise Forbidden(f"Attribute '{next(iter(names))[:255]}' is {why}.")
 
 
 def _from_body(body: dict[str, Any], context: Context) -> Image:

@@ -18,7 +18,7 @@ IMAGE = Image("id", "queued", "shared", THEN, THEN, name="old", owner="p", tags=
 
 
 def patched(*operations: dict[str, Any], image: Image = IMAGE, media: str = MEDIA_V21, admin: bool = False) -> Image:
-    return apply(image, parse(media, list(operations)), SCHEMA, admin)
+    return apply(image, parse(media, list(operations), SCHEMA), admin)
 
 
 def change(op: str, path: str, *value: Any) -> dict[str, Any]:
@@ -72,13 +72,13 @@ def test_the_old_media_type_does_not_overwrite_with_add() -> None:
 )
 def test_malformed_bodies(body: Any) -> None:
     with pytest.raises(BadRequest):
-        parse(MEDIA_V21, body)
+        parse(MEDIA_V21, body, SCHEMA)
 
 
 @pytest.mark.parametrize("body", [[{"add": "/a", "replace": "/b", "value": "x"}], [{"value": "x"}]])
 def test_malformed_bodies_of_the_old_kind(body: Any) -> None:
     with pytest.raises(BadRequest):
-        parse(MEDIA_V20, body)
+        parse(MEDIA_V20, body, SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_malformed_bodies_of_the_old_kind(body: Any) -> None:
 @pytest.mark.parametrize("op", ["add", "replace", "remove"])
 def test_what_no_client_may_touch(name: str, op: str) -> None:
     with pytest.raises(Forbidden):
-        parse(MEDIA_V21, [change(op, f"/{name}", "x")])
+        parse(MEDIA_V21, [change(op, f"/{name}", "x")], SCHEMA)
 
 
 @pytest.mark.parametrize(

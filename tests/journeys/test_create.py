@@ -328,3 +328,10 @@ def test_same_id_at_once(api: Api) -> None:
         assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409, 409]
         winner = next(answer for answer in answers if answer.status_code == 201)
         assert api.show(chosen) == winner.json()
+
+
+def test_links_come_before_the_schema_and_reserved_names_after_it(api: Api) -> None:
+    assert api.raw_create(self="x", min_ram="x").status_code == 403
+    assert api.raw_create(status=1).status_code == 400
+    assert api.raw_create(status="active").status_code == 403
+    assert api.raw_create(deleted=1).status_code == 400

@@ -22,7 +22,10 @@ CALLS = [
 
 @pytest.mark.parametrize(("method", "path", "code", "title"), CALLS, ids=str)
 class TestBodies:
-    @pytest.mark.parametrize("accept", ["*/*", "text/html", "text/html,application/json;q=0.5"])
+    @pytest.mark.parametrize(
+        "accept",
+        ["*/*", "text/html", "text/html,application/json;q=0.5", "text/*", "application/json, */*", "nonsense"],
+    )
     def test_html(self, api: Api, method: str, path: str, code: int, title: str, accept: str) -> None:
         """Clients that send */* (glanceclient, openstacksdk) look for the text between the tags."""
         answer = ask(api.url, method, path, {"Accept": accept})
@@ -33,8 +36,9 @@ class TestBodies:
         assert f"<h1>{code} {title}</h1>\n" in text
         assert "<br /><br />" in text
 
-    def test_json(self, api: Api, method: str, path: str, code: int, title: str) -> None:
-        response = api.request(method, path, headers={"Accept": "application/json"})
+    @pytest.mark.parametrize("accept", ["application/json", "application/*", "*/*;q=0.1, application/json;q=0.5"])
+    def test_json(self, api: Api, method: str, path: str, code: int, title: str, accept: str) -> None:
+        response = api.request(method, path, headers={"Accept": accept})
         assert response.status_code == code
         assert response.headers["content-type"].startswith("application/json")
         document = response.json()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -154,11 +155,13 @@ def test_next_link_keeps_repeated_parameters(api: Api) -> None:
         [("limit", "1.5")],
         [("limit", "")],
         [("marker", "nonsense")],
+        [("marker", "")],
         [("marker", "00000000-0000-0000-0000-000000000000")],
         [("visibility", "nobody")],
         [("member_status", "maybe")],
         [("os_hidden", "perhaps")],
         [("os_hidden", "1")],
+        [("os_hidden", "")],
         [("protected", "True")],
         [("protected", "1")],
         [("size_min", "big")],
@@ -181,6 +184,31 @@ def test_next_link_keeps_repeated_parameters(api: Api) -> None:
 )
 def test_wrong_parameters(api: Api, query: list[tuple[str, str]]) -> None:
     assert api.raw_list(query).status_code == 400
+
+
+def test_what_is_not_utf_8_is_refused(api: Api) -> None:
+    assert api.get("/v2/images?name=%FF").status_code == 400
+    assert api.get("/v2/images/%FF").status_code == 400
+
+
+def test_the_last_of_several_filters_counts(zoo: Callable[..., list[str]]) -> None:
+    assert zoo(("name", "plain"), ("name", "a,b")) == ["comma"]
+    assert zoo(("os_distro", "debian"), ("os_distro", "ubuntu")) == ["ubuntu"]
+
+
+@pytest.mark.parametrize("direction", ["asc", "desc"])
+def test_ties_are_broken_in_the_one_direction(api: Api, direction: str) -> None:
+    tag = unused()
+    made = [image["id"] for image in _made_at_different_times(api, tag)]
+    found = ids(api.list(tag=tag, sort=f"name:{direction}"))
+    assert found == (made if direction == "asc" else made[::-1])
+    assert found == ids(api.list(tag=tag, sort_key="name", sort_dir=direction))
+
+
+def _made_at_different_times(api: Api, tag: str) -> list[Image]:
+    images = [api.create(name="the same", tags=[tag])]
+    time.sleep(1.1)
+    return [*images, api.create(name="the same", tags=[tag])]
 
 
 def test_limits(api: Api, limited: Api, tag: str) -> None:
@@ -308,6 +336,9 @@ EVERYTHING = [
         ({"name": "50%_\\"}, ["percent"]),
         ({"name": "50%"}, []),
         ({"name": "in:,plain"}, ["plain"]),
+        ({"name": "in:plain,"}, ["plain"]),
+        ({"name": "in: plain"}, []),
+        ({"name": "in:"}, []),
         ({"disk_format": "in:raw,iso", "status": "queued"}, ["iso", "raw"]),
         ({"disk_format": "iso"}, ["iso"]),
         ({"container_format": "bare", "status": "in:queued,saving"}, ["iso", "raw"]),
@@ -321,6 +352,7 @@ EVERYTHING = [
         ({"min_ram": "512"}, ["raw"]),
         ({"min_ram_min": "512"}, ["iso", "raw"]),
         ({"min_ram_min": "513"}, ["iso"]),
+        ({"min_ram_min": "2147483648"}, []),
         ({"min_disk_max": "5", "min_disk_min": "1"}, ["raw"]),
         ({"size_min": "3"}, ["size3", "size5"]),
         ({"size_min": "1", "size_max": "3"}, ["size1", "size3"]),

@@ -369,6 +369,12 @@ def test_owner(api: Api) -> None:
     assert api.patch(image["id"], replace("owner", None))["owner"] is None
 
 
+def test_values_are_looked_at_before_the_image(api: Api) -> None:
+    image = api.create()
+    assert api.raw_patch(image["id"], [replace("absent", "x"), replace("min_ram", "x")]).status_code == 400
+    assert api.raw_patch(unused(), [replace("min_ram", "x")]).status_code == 400
+
+
 def test_unknown_image(api: Api) -> None:
     assert api.raw_patch(unused(), [replace("name", "x")]).status_code == 404
     assert api.raw_patch("nonsense", [replace("name", "x")]).status_code == 404

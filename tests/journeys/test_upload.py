@@ -145,6 +145,10 @@ def test_other_media_types(api: Api, media: str | None) -> None:
     assert api.request("PUT", put(unused()), content=b"x", headers=headers).status_code == 415
 
 
+def test_parameters_of_the_media_type(api: Api) -> None:
+    api.upload(api.ready()["id"], b"x", {"Content-Type": "application/octet-stream; x=y"})
+
+
 def test_unknown_image(api: Api) -> None:
     assert api.raw_upload(unused(), b"x").status_code == 404
     assert api.raw_upload("nonsense", b"x").status_code == 404
