@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CLIENT := .cache/clients
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup serve client check test format bench bench-glance clean
+.PHONY: help setup serve client check test test-glance format bench bench-glance clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,7 +42,11 @@ check: $(VENV)/stamp ## the quick half: formatting, lint, types, imports, tests 
 
 test: check ## everything that guards main, with real servers (installs them as root, else says how)
 	@$(BIN)/python tests/rig/install.py
-	@$(BIN)/pytest -q -m server
+	@$(BIN)/pytest -q -m "server and not glance_differential"
+
+test-glance: $(VENV)/stamp ## the same few thousand requests to Glimpse and to the real Glance, what differs in a list
+	@$(BIN)/python tests/rig/install.py
+	@$(BIN)/pytest -q -m glance_differential tests/differential
 
 bench: $(VENV)/stamp ## measure against nginx, plain hashing and raw SQL
 	@$(BIN)/python -m bench
