@@ -34,6 +34,7 @@ from glimpse.images.location_import import LocationImport
 from glimpse.images.locations import Locations
 from glimpse.images.manage import Records
 from glimpse.images.sharing import Sharing
+from glimpse.images.uri_filter import UriFilter
 from glimpse.metadefs.manage import Metadefs
 from glimpse.notifications import Notifications, check_notifications
 from glimpse.settings import Settings
@@ -94,7 +95,13 @@ class Application:
         self._operator = OperatorCalls(settings, published(foundation.schema))
         image_calls = ImageCalls(settings, records, self._stores)
         locations = Locations(
-            settings, self._database, foundation.policy, self._stores, self._data, self._notifications
+            settings,
+            self._database,
+            foundation.policy,
+            self._stores,
+            self._data,
+            self._notifications,
+            UriFilter(settings.uri_filter),
         )
         self._imports = LocationImport(
             settings, self._database, foundation.policy, self._stores, locations, self._quotas, self._notifications

@@ -91,6 +91,15 @@ STORE_OPTS: list[cfg.Opt] = [
     cfg.IntOpt("weight", default=0),
 ]
 
+FILTER_OPTS: list[cfg.Opt] = [
+    cfg.ListOpt("allowed_schemes", item_type=types.String(quotes=True), bounds=True, default=["http", "https"]),
+    cfg.ListOpt("disallowed_schemes", item_type=types.String(quotes=True), bounds=True, default=[]),
+    cfg.ListOpt("allowed_hosts", item_type=types.HostAddress(), bounds=True, default=[]),
+    cfg.ListOpt("disallowed_hosts", item_type=types.HostAddress(), bounds=True, default=[]),
+    cfg.ListOpt("allowed_ports", item_type=types.Integer(min=1, max=65535), bounds=True, default=[80, 443]),
+    cfg.ListOpt("disallowed_ports", item_type=types.Integer(min=1, max=65535), bounds=True, default=[]),
+]
+
 TASK_OPTS: list[cfg.Opt] = [
     cfg.IntOpt("task_time_to_live", default=48, help="Hours that a task is remembered after its end",
                deprecated_opts=[cfg.DeprecatedOpt("task_time_to_live", group="DEFAULT")]),

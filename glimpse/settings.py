@@ -30,6 +30,7 @@ from glimpse.errors import SettingsError
 from glimpse.options import (
     DATABASE_OPTS,
     DEFAULT_OPTS,
+    FILTER_OPTS,
     FORMAT_OPTS,
     GLANCE_STORE_OPTS,
     HEALTHCHECK_OPTS,
@@ -96,6 +97,18 @@ class ImageSchemaSettings:
 
 
 @dataclass(frozen=True)
+class FilterSettings:
+    """`[import_filtering_opts]`: where on the web callers may send the service. An allowing list comes first."""
+
+    allowed_schemes: tuple[str, ...]
+    disallowed_schemes: tuple[str, ...]
+    allowed_hosts: tuple[str, ...]
+    disallowed_hosts: tuple[str, ...]
+    allowed_ports: tuple[int, ...]
+    disallowed_ports: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole configuration as the service uses it. Sizes in bytes, times in seconds."""
 
@@ -136,6 +149,7 @@ class Settings:
     cache_api: bool
     database: DatabaseSettings
     formats: FormatSettings
+    uri_filter: FilterSettings
     image_schema: ImageSchemaSettings
     stores: tuple[StoreSettings, ...]
     default_store: str
@@ -242,6 +256,7 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
         cache_api=bool(default["image_cache_dir"]),
         database=database_settings(conf),
         formats=_formats(conf),
+        uri_filter=_uri_filter(conf),
         image_schema=_image_schema(conf),
         stores=stores,
         default_store=default_store,
@@ -377,6 +392,11 @@ def _image_schema(conf: cfg.ConfigOpts) -> ImageSchemaSettings:
             f"{path}: is not a map of JSON Schemas by property name: {_one_line(str(error))}"
         ) from error
     return ImageSchemaSettings(properties, required)
+
+
+def _uri_filter(conf: cfg.ConfigOpts) -> FilterSettings:
+    values = _read(conf, "import_filtering_opts", FILTER_OPTS)
+    return FilterSettings(**{name: tuple(value) for name, value in values.items()})
 
 
 def _stores(conf: cfg.ConfigOpts, backends: Mapping[str, str] | None) -> tuple[tuple[StoreSettings, ...], str]:

@@ -69,7 +69,7 @@ def replace(image: Image, values: Sequence[Mapping[str, Any]], rules: LocationRu
         raise Forbidden("An image's locations cannot all be taken away.")
     _require_open(image, "replace")
     facts = _validation_data(image, values, rules.algorithm)
-    if not image.locations:
+    if not image.locations or image.status == "queued":
         return _activated(_with_new(image, values, rules), facts)
     if sorted(value["url"] for value in values) != sorted(location.url for location in image.locations):
         raise BadRequest("The image has locations already: replacing them may only change their metadata.")
@@ -174,12 +174,13 @@ def _is_number(text: str) -> bool:
 
 
 def _with_new(image: Image, values: Sequence[Mapping[str, Any]], rules: LocationRules) -> Image:
-    count = len(image.locations) + len(values)
+    # What a queued image may have was refused before (spec 2.4) and does not come to life with the new ones.
+    locations = list(image.locations) if image.status != "queued" else []
+    count = len(locations) + len(values)
     if 0 <= rules.quota < count:
         raise TooLarge(f"An image may have {rules.quota} locations here, not {count}.")
     if unknown := [value["url"] for value in values if value["url"] not in rules.sizes]:
         raise Unmeasured(list(dict.fromkeys(unknown)))
-    locations = list(image.locations)
     for value in values:
         new = _location(value, rules)
         if not rules.sizes[new.url]:

@@ -144,6 +144,11 @@ class ImageData:
             except Conflict as error:
                 raise Gone(f"Image {image_id} was changed by another call.") from error
             images.set_property(connection, image_id, LEASE_PROPERTY, lease.text(), now)
+            for location in image.locations:
+                store = self.stores.holding(location)
+                if store is not None and not store.store.facts.writable:
+                    # A place that failed its validation (spec 2.4): it must not come to life with these bytes.
+                    images.remove_location(connection, location.id, now, "deleted")
             return image.with_(status="saving", updated_at=now), reservation
 
         return self.quotas.write(work)
@@ -293,7 +298,8 @@ class ImageData:
         if prefer is not None:
             self.policy.require_for_image("download_from_store", context, image)
             self._check_stores(prefer)
-        return image
+        # Before an image is active, a location may be one whose bytes are still checked, or have failed.
+        return image if image.status in ("active", "deactivated") else image.with_(locations=())
 
     def _check_stores(self, wanted: Sequence[str]) -> None:
         if not self.stores.multi:

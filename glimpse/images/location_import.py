@@ -30,11 +30,11 @@ from glimpse.db import images, tasks
 from glimpse.db.engine import Connection, Database
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
-from glimpse.domain.locations import NewLocation
+from glimpse.domain.locations import NewLocation, Unmeasured
 from glimpse.domain.record import Image, Location, Task
-from glimpse.errors import Conflict, Forbidden, GlimpseError, Gone, NotFound, Unavailable
+from glimpse.errors import BadRequest, Conflict, Forbidden, GlimpseError, Gone, NotFound, Unavailable
 from glimpse.images.leases import Lease, Leases, parse
-from glimpse.images.locations import Locations
+from glimpse.images.locations import Locations, is_web
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings
 from glimpse.stores.registry import Stores
@@ -87,13 +87,18 @@ class LocationImport:
         )  # fmt: skip
         lease = self.leases.take("")
         try:
-            await self.database.run(self._order, context, wanted, task, lease)
+            try:
+                await self.database.run(self._order, context, wanted, task, lease, None)
+            except Unmeasured:
+                passes = await self.locations.filter.passes(wanted.url)
+                await self.database.run(self._order, context, wanted, task, lease, passes)
         except BaseException:
             self.leases.drop(lease)
             raise
         self._spawn(self._work(image_id, task.id, lease))
 
-    def _order(self, context: Context, wanted: NewLocation, task: Task, lease: Lease) -> None:
+    def _order(self, context: Context, wanted: NewLocation, task: Task, lease: Lease, passes: bool | None) -> None:
+        """`passes`: what the filter says of the URL; raises `Unmeasured` where that is asked for and not known yet."""
         assert task.image_id is not None
         image_id = task.image_id
 
@@ -104,6 +109,10 @@ class LocationImport:
             self.policy.require_for_image("add_image_location", context, image)
             self._check_caller(context, wanted.url)
             wanted.check()
+            if is_web(wanted.url) and passes is None:
+                raise Unmeasured([wanted.url])
+            if passes is False:
+                raise BadRequest("The service may not fetch from there.")
             given_up = None
             if LOCK in image.properties:
                 given_up = self._break_lock(connection, image, image.properties[LOCK] or "", task.created_at)
@@ -122,7 +131,7 @@ class LocationImport:
         if "service" in context.roles | context.service_roles:
             return
         web = any(each.store.facts.type == "http" for each in self.stores)
-        if not web or not url.startswith(("http://", "https://")):
+        if not web or not is_web(url):
             raise Forbidden("Only places on the web can be named, and only where a store reads from there.")
 
     def _break_lock(self, connection: Connection, image: Image, task_id: str, now: datetime) -> Task | None:
@@ -251,7 +260,7 @@ class LocationImport:
             if self.settings.image_location_quota == 0:
                 raise _Refused("no image may have a location here")
             account.admit_bytes(connection, image.id, size)
-            for leftover in found.locations:  # of an upload or a location that Glance has refused
+            for leftover in found.locations:  # refused before, or an upload that Glance has refused
                 images.remove_location(connection, leftover.id, now)
             images.add_location(connection, image.id, location, now)
             facts = {} if secure else said
@@ -337,7 +346,11 @@ class LocationImport:
         self._tell_end(*self.database.write(work))
 
     def _give_back(self, image_id: str, task: Task, lease: Lease) -> None:
-        """The end of a refused location: the image is queued without it. Its bytes were never ours to erase."""
+        """The end of a refused location: the image is queued again.
+
+        As with Glance, and as its clients expect, a place on the web stays with the queued image; nobody can read from
+        it, and the next upload or location takes its place. Bytes elsewhere were never ours to erase.
+        """
 
         def work(connection: Connection) -> tuple[Image | None, Task]:
             now, changed = lifecycle.now(), None
@@ -345,8 +358,9 @@ class LocationImport:
             with contextlib.suppress(NotFound):
                 image = images.get(connection, image_id, _SYSTEM, lock=True)
                 if image.status == "importing":
-                    for location in image.locations:  # its own: importing began with none
-                        images.remove_location(connection, location.id, now, "deleted")
+                    for location in image.locations:
+                        if not is_web(location.url):
+                            images.remove_location(connection, location.id, now, "deleted")
                     images.set_status(connection, image_id, "importing", "queued", now)
                     changed = image.with_(status="queued", size=None, virtual_size=None, updated_at=now)
             ended = self._ended(task, "failure", FAILED)

@@ -22,6 +22,7 @@ from glimpse.domain.record import Image, Location
 from glimpse.domain.schema import is_storable
 from glimpse.errors import Conflict, Forbidden, GlimpseError, NotFound
 from glimpse.images.data import ImageData
+from glimpse.images.uri_filter import UriFilter
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings
 from glimpse.stores.registry import ConfiguredStore, Stores
@@ -30,6 +31,11 @@ T = TypeVar("T")
 
 # Whoever may name files names every file of this machine (OSSA-2014-041, OSSA-2015-003); the last one names accounts.
 RESTRICTED = frozenset({"file", "filesystem", "swift+config"})
+
+
+def is_web(url: str) -> bool:
+    """Whether reading from a URL takes the service to a web server."""
+    return url.startswith(("http://", "https://"))
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Locations:
     stores: Stores
     data: ImageData
     notifications: Notifications
+    filter: UriFilter
 
     async def settle(self, change: Callable[[LocationRules | None], tuple[T, Sequence[Location]]]) -> T:
         """Run a change of records, again when a store has to be asked first; then erase what an image lost by it.
@@ -73,7 +80,7 @@ class Locations:
     async def measure(self, url: str) -> int | None:
         """The bytes behind a URL that a caller named; None when it cannot be used, for whichever reason (OSSN-0078)."""
         store = self._outside(url)
-        if store is None:
+        if store is None or (is_web(url) and not await self.filter.passes(url)):
             return None
         try:
             return await store.store.stat(url) or None

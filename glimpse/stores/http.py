@@ -8,8 +8,10 @@ from typing import Any
 
 import aiohttp
 from oslo_config import cfg
+from yarl import URL
 
 from glimpse.errors import Forbidden, GlimpseError, Gone, NotFound, Unavailable
+from glimpse.stores.addresses import addresses_of, is_inside
 from glimpse.stores.driver import BLOCK, Facts, Stored
 
 OPTIONS: list[cfg.Opt] = [
@@ -19,6 +21,7 @@ OPTIONS: list[cfg.Opt] = [
 ]
 
 REDIRECTS = 5
+REDIRECTED = frozenset({301, 302, 303, 307, 308})
 CONNECT_TIMEOUT = 30  # seconds
 READ_TIMEOUT = 60  # seconds without a byte
 
@@ -47,19 +50,22 @@ class HttpStore:
         tls: ssl.SSLContext | bool = ssl.create_default_context(cafile=self._ca_file) if self._verify else False
         proxy = self._proxies.get(url.partition("://")[0])
         try:
-            response = await self._client().request(
-                method, url, ssl=tls, max_redirects=REDIRECTS, proxy=proxy, headers={"Accept-Encoding": "identity"}
-            )
-        except aiohttp.TooManyRedirects as error:
-            raise Unavailable("The image data is behind too many redirects.") from error
+            target = URL(url)
+            for _ in range(REDIRECTS + 1):
+                response = await self._client().request(
+                    method, target, ssl=tls, allow_redirects=False, proxy=proxy, headers={"Accept-Encoding": "identity"}
+                )
+                if response.status < 300:
+                    return response
+                response.release()
+                if response.status not in REDIRECTED or "Location" not in response.headers:
+                    raise _refused(response.status)
+                target = await _elsewhere(target, response.headers["Location"])
         except (aiohttp.InvalidURL, ValueError) as error:
             raise NotFound("The location is not a valid URL.") from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable("The server that holds the image data does not answer.") from error
-        if response.status >= 400:
-            response.release()
-            raise _refused(response.status)
-        return response
+        raise Unavailable("The image data is behind too many redirects.")
 
     def owns(self, url: str) -> bool:
         return url.startswith(("http://", "https://"))
@@ -109,6 +115,18 @@ class OpenResponse:
 
     async def close(self) -> None:
         self._response.close()
+
+
+async def _elsewhere(url: URL, location: str) -> URL:
+    """Where a redirect leads: to a web server, and from outside never to this machine or its link (OSSA-2026-004)."""
+    target = url.join(URL(location))
+    if target.scheme not in HttpStore.facts.schemes or not target.host:
+        raise Unavailable("The image data is not on a web server.")
+    if target.host != url.host:
+        addresses = await addresses_of(target.host)
+        if not addresses or any(is_inside(each) for each in addresses):
+            raise Unavailable("The server that holds the image data sends its readers to a place that cannot be used.")
+    return target
 
 
 def _refused(status: int) -> GlimpseError:

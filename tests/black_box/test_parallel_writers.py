@@ -44,6 +44,7 @@ def writers(request: pytest.FixtureRequest, rig_folder: Path) -> Iterator[Writer
             "show_multiple_locations": True,
             **{f"image_{part}_quota": -1 for part in ("property", "tag", "member", "location")},
         },
+        "import_filtering_opts": {"allowed_hosts": "[127.0.0.1]", "allowed_ports": "[]"},
         "database": {"connection": url},
         "fs": {"filesystem_store_datadir": folder / "images"},
     }

@@ -30,6 +30,11 @@ USERS = {
 # Other services of the cloud, as the location API knows them.
 SERVICE_USERS = {**USERS, "nova": (PROJECT_OF_ADMIN, "service,member,reader")}
 
+# Lets the service read from the web servers of these tests: else it goes neither to loopback nor to such ports.
+ON_LOOPBACK: dict[str, dict[str, object]] = {
+    "import_filtering_opts": {"allowed_hosts": "[127.0.0.1]", "allowed_ports": "[]"},
+}
+
 # What shows locations and lets them be changed.
 LOCATIONS: dict[str, dict[str, object]] = {
     "DEFAULT": {
@@ -40,6 +45,7 @@ LOCATIONS: dict[str, dict[str, object]] = {
         "image_location_quota": 4,
     },
     "web": {"weight": 50},
+    **ON_LOOPBACK,
 }
 
 # What the second, single-store service has that the first has not.

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from .client import Api, Image, add, unused
+from .client import Api, Image, add, replace, unused
+from .conftest import ON_LOOPBACK
 from .content import MIB, noise
 from .service import Service
 from .site import Site
@@ -78,21 +79,39 @@ def test_bytes_are_held_against_what_was_promised(placer: Who, site: Site, algor
     assert (shown["os_hash_algo"], shown["os_hash_value"]) == (algorithm, value)
 
 
-@pytest.mark.better_than_glance
-def test_other_bytes_than_promised(placer: Who, site: Site) -> None:
-    """The original leaves the wrong location with the queued image, for ever."""
-    alice, data = placer("alice"), b"content"
-    image = alice.ready()
-    assert post(alice, image["id"], site.add(b"other"), **sha256(data)).status_code == 202
-    shown, task = ended(alice, image["id"])
+def refused(api: Api, site: Site, promised: bytes) -> Image:
+    """An image that was given other bytes than promised."""
+    image = api.ready()
+    assert post(api, image["id"], site.add(b"other"), **sha256(promised)).status_code == 202
+    shown, task = ended(api, image["id"])
     assert (task["status"], task["message"], task["result"]) == ("failure", FAILED, None)
+    return shown
+
+
+def test_other_bytes_than_promised(placer: Who, site: Site) -> None:
+    shown = refused(placer("alice"), site, b"content")
     assert (shown["status"], shown["size"], shown["checksum"]) == ("queued", None, None)
     assert shown["os_hash_algo"] is shown["os_hash_value"] is None
-    assert shown["locations"] == []
+    assert shown["stores"] == "web"
     assert "os_glance_import_task" not in shown
-    assert post(alice, image["id"], site.add(data), **sha256(data)).status_code == 202
-    shown, task = ended(alice, image["id"])
-    assert (shown["status"], len(tasks(alice, image["id"]))) == ("active", 2)
+
+
+@pytest.mark.better_than_glance
+def test_a_refused_location_never_comes_to_life(placer: Who, site: Site) -> None:
+    """The original lets it be read, and makes it a part of whatever the image becomes."""
+    alice, data = placer("alice"), b"content"
+    images = [refused(alice, site, data) for _ in range(4)]
+    for image in images:
+        assert alice.raw_download(image["id"]).status_code == 204
+    assert post(alice, images[0]["id"], site.add(data), **sha256(data)).status_code == 202
+    assert len(ended(alice, images[0]["id"])[0]["locations"]) == len(tasks(alice, images[0]["id"])) - 1 == 1
+    alice.upload(images[1]["id"], data)
+    alice.patch(images[2]["id"], add("locations/-", place(site.add(data))))
+    alice.patch(images[3]["id"], replace("locations", [place(site.add(data))]))
+    for image in images:
+        shown = alice.show(image["id"])
+        assert (shown["status"], shown["size"], len(shown["locations"])) == ("active", 7, 1)
+        assert alice.download(image["id"]) == data
 
 
 @pytest.mark.parametrize("path", ["/none", "/none?x=" + 500 * "y", "/white space"])
@@ -127,9 +146,12 @@ def test_formats_first(placer: Who, site: Site) -> None:
 
 
 def test_without_secure_hash(own: Callable[..., Service], site: Site) -> None:
-    service = own({"DEFAULT": {
-        "enabled_backends": "fs:file,fast:file,web:http", "show_multiple_locations": True, "do_secure_hash": False,
-    }})  # fmt: skip
+    service = own({
+        "DEFAULT": {
+            "enabled_backends": "fs:file,fast:file,web:http", "show_multiple_locations": True, "do_secure_hash": False,
+        },
+        **ON_LOOPBACK,
+    })  # fmt: skip
     api = Api(service.url)
     url = site.add(b"content")
     plain, promised = api.ready(), api.ready()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from .client import Api, add, path_of
-from .conftest import USERS, with_users
+from .conftest import ON_LOOPBACK, USERS, with_users
 from .content import MIB, noise
 from .service import Service
 from .site import Site
@@ -41,7 +41,7 @@ def service(own: Callable[..., Service], tmp_path: Path) -> Service:
         "enabled_backends": "fs:file,fast:file,web:http",
         "show_multiple_locations": True,
     }
-    return own(changes)
+    return own(changes | ON_LOOPBACK)
 
 
 @pytest.fixture

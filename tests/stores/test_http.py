@@ -27,6 +27,8 @@ class Site:
         path = request.path
         if path.startswith("/loop"):
             raise web.HTTPFound(f"/loop{uuid.uuid4()}")
+        if path == "/away":
+            raise web.HTTPFound(request.query["to"])
         if path.startswith("/moved"):
             raise web.HTTPMovedPermanently(path.removeprefix("/moved"))
         if path == "/broken":
@@ -80,6 +82,29 @@ class TestHttpStore(ReadableStore):
 
 async def test_redirects_are_followed(site: Site, store: HttpStore) -> None:
     assert await read(store, site.add(b"there").replace(site.url, f"{site.url}/moved")) == b"there"
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        "http://127.0.0.2:{port}/there",
+        "http://localhost:{port}/there",
+        "http://0.0.0.0:{port}/there",
+        "http://[::1]:{port}/there",
+        "http://2130706433:{port}/there",
+        "http://0x7f000001:{port}/there",
+        "//127.0.0.2:{port}/there",
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/there",
+        "http://[::1/there",
+    ],
+)
+async def test_redirects_never_lead_to_other_places_of_this_machine(site: Site, store: HttpStore, to: str) -> None:
+    """OSSA-2026-004."""
+    site.pages["/there"] = b"there"
+    port = site.url.rpartition(":")[2]
+    with pytest.raises((Unavailable, NotFound)):
+        await store.open(f"{site.url}/away?to={to.format(port=port)}")
 
 
 async def test_endless_redirects_end(site: Site, store: HttpStore) -> None:

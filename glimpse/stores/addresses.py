@@ -1,0 +1,36 @@
+"""What a host on the web leads to: asked before this service goes where somebody else has sent it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+PATIENCE = 10.0  # seconds for a name to be found
+
+
+async def addresses_of(host: str) -> list[Address]:
+    """What a host is; nothing for one that cannot be found, or that is a number in disguise (127.1, 0x7f000001)."""
+    try:
+        return [ipaddress.ip_address(host)]
+    except ValueError:
+        pass
+    if re.fullmatch(r"[0-9.]*", host):
+        return []
+    # The dot at its end makes it a name: the system would read 0x7f000001 as an address.
+    name = host if host.endswith(".") else f"{host}."
+    try:
+        async with asyncio.timeout(PATIENCE):
+            found = await asyncio.get_running_loop().getaddrinfo(name, None)
+        return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    except (OSError, ValueError, TimeoutError):
+        return []
+
+
+def is_inside(address: Address) -> bool:
+    """Whether an address is this machine's own, or of the link that it is on."""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback or address.is_link_local or address.is_unspecified
