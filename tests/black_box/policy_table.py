@@ -12,14 +12,13 @@ CALLERS = ("nobody", "stranger", "reader", "member", "shared", "admin", "service
 
 @dataclass(frozen=True)
 class Row:
-    """One call on one kind of thing: the status for each of `CALLERS`, from Glimpse and from the real Glance."""
+    """One call on one kind of thing, and the status for each of `CALLERS`."""
 
     method: str
     path: str
     on: str
     codes: tuple[int, ...]
     body: str
-    glance: tuple[int, ...]
 
     @property
     def url(self) -> tuple[str, str]:
@@ -39,13 +38,7 @@ def rows() -> list[Row]:
         words = line.split(maxsplit=3 + len(CALLERS))
         if not words or words[0] == "#":
             continue
-        if words[0] == "Glance":
-            glance = tuple(int(word) for word in line.split()[1 : len(CALLERS) + 1])
-            assert glance != found[-1].codes, f"no difference: {line}"
-            last = found.pop()
-            found.append(Row(last.method, last.path, last.on, last.codes, last.body, glance))
-            continue
         codes = tuple(int(word) for word in words[3 : 3 + len(CALLERS)])
         body = words[3 + len(CALLERS)] if len(words) > 3 + len(CALLERS) else ""
-        found.append(Row(words[0], words[1], words[2], codes, body, codes))
+        found.append(Row(words[0], words[1], words[2], codes, body))
     return found
