@@ -131,6 +131,10 @@ def _send_burst(connection: int, file: int, offset: int, stop: int) -> int:
             if offset == began or not _makes_room(connection):
                 break
             continue
+        except ConnectionError:
+            if offset == began:
+                raise
+            break  # so that what the client got is counted; the next attempt fails in the same way
         if not sent:
             raise EOFError("the file is shorter than it was")
         offset += sent
