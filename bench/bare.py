@@ -17,12 +17,12 @@ import orjson
 from aiohttp import web
 from sqlalchemy.engine import Engine
 
-from glimpse.db import images
+from glimpse.db import image_documents, images
 from glimpse.db.engine import open_engine
+from glimpse.domain.context import Context
 from glimpse.settings import DatabaseSettings
 
 RECORD_THREADS = 3  # the default of the service
-NAMES = [str(column.name) for column in images.IMAGE_ROWS.selected_columns]  # SQLAlchemy's own names are no plain str
 
 
 def settings(url: str) -> DatabaseSettings:
@@ -36,11 +36,11 @@ def settings(url: str) -> DatabaseSettings:
 def show(engine: Engine, image_id: str) -> bytes:
     """An image as JSON."""
     with engine.connect() as connection:
-        row = connection.execute(images._ONE_ROW, {"image_id": image_id}).one()
-        children = connection.execute(images._CHILDREN_OF_ONE, {"image_id": image_id, "project": None}).all()
-    document: dict[str, Any] = dict(zip(NAMES, row, strict=True))
-    document |= {child[3]: child[4] for child in children if child[0] == "p"}
-    document["tags"] = [child[3] for child in children if child[0] == "t"]
+        [(_, text)] = images._document(engine.name).run(connection, {"image_id": image_id, "project": None})
+    image = image_documents.read(text, Context())
+    assert image is not None
+    document: dict[str, Any] = {**image.properties, **{name: getattr(image, name) for name in image_documents.COLUMNS}}
+    document["tags"] = image.tags
     for name in ("created_at", "updated_at"):
         document[name] = f"{document[name]:%Y-%m-%dT%H:%M:%SZ}"
     link = f"/v2/images/{image_id}"

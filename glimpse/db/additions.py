@@ -16,11 +16,13 @@ A database that Glance synced lacks all this; `complete` and `build_indexes` may
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
 
@@ -117,6 +119,29 @@ def missing_indexes(connection: Connection) -> list[sa.Index]:
     if connection.dialect.name == "postgresql":
         there -= set(connection.scalars(sa.text(_BROKEN)))
     return [index for index in wanted if index.name not in there]
+
+
+LOOK_AGAIN = 60.0  # seconds until a database without the indexes is looked at once more
+_known: WeakKeyDictionary[Engine, tuple[bool, float]] = WeakKeyDictionary()
+
+
+def has_indexes(connection: Connection) -> bool:
+    """Whether all added indexes are there. The answer is remembered for the process."""
+    complete, looked = _known.get(connection.engine, (False, -LOOK_AGAIN))
+    if not complete and time.monotonic() - looked >= LOOK_AGAIN:
+        complete = not missing_indexes(connection)
+        _known[connection.engine] = complete, time.monotonic()
+    return complete
+
+
+def look_again(connection: Connection) -> None:
+    """Forget that the indexes were there."""
+    _known.pop(connection.engine, None)
+
+
+def is_about_missing_index(error: DBAPIError) -> bool:
+    """Whether a statement named an index that MySQL does not have (any more)."""
+    return error.orig is not None and error.orig.args[:1] == (1176,)
 
 
 # What is left of a CREATE INDEX CONCURRENTLY that was interrupted: it costs, and serves nobody.

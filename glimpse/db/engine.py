@@ -164,7 +164,11 @@ def _connect_args(url: URL, settings: DatabaseSettings) -> dict[str, Any]:
             return timeouts | charset | {"init_command": f"SET {', '.join(session)}"}
         case "postgresql":
             own = str(url.query.get("options", ""))
-            limits = f"-c statement_timeout={QUERY_TIMEOUT * 1000} -c lock_timeout={LOCK_WAIT * 1000}"
+            # A plan for any values does not know that a page is short, and would sort all images.
+            limits = (
+                f"-c statement_timeout={QUERY_TIMEOUT * 1000} -c lock_timeout={LOCK_WAIT * 1000}"
+                " -c plan_cache_mode=force_custom_plan"
+            )
             return {"connect_timeout": CONNECT_TIMEOUT, "options": f"{limits} {own}".strip()}
         case _:
             return {"timeout": LOCK_TIMEOUT}

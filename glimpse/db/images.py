@@ -1,21 +1,22 @@
 """Images in the database: read one, insert, update, delete, and move from status to status.
 
-Two queries read an image or a page of them: one for the rows of `images`, one for all children. Everything here runs
-on the connection that it is given; whoever calls decides where a transaction begins and ends.
+Everything here runs on the connection that it is given; whoever calls decides where a transaction begins and ends.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
+from glimpse.db import image_documents
+from glimpse.db.prepared import Prepared
 from glimpse.db.tables import image_locations, image_members, image_properties, image_tags, images
 from glimpse.domain.context import Context
 from glimpse.domain.record import Image, Location
@@ -24,49 +25,32 @@ from glimpse.errors import Conflict, Duplicate, NotFound
 
 _Statement = TypeVar("_Statement", sa.Update, sa.Delete)
 
-_COLUMNS = (
-    "id", "name", "status", "visibility", "protected", "os_hidden", "owner", "disk_format", "container_format",
-    "min_disk", "min_ram", "size", "virtual_size", "checksum", "os_hash_algo", "os_hash_value", "created_at",
-    "updated_at",
-)  # fmt: skip
-
-IMAGE_ROWS = sa.select(*(images.c[name] for name in _COLUMNS))
-
 _null = sa.cast(sa.null(), sa.Text)
+_one: sa.BindParameter[str] = sa.bindparam("image_id", type_=sa.String)
 
 
 def _children(kind: str, table: sa.Table, one: Any, two: Any = _null, three: Any = _null) -> sa.Select[Any]:
     return sa.select(
-        sa.literal_column(f"'{kind}'").label("kind"), table.c.image_id, table.c.id, one.label("a"), two.label("b"),
-        three.label("c"),
-    ).where(table.c.deleted == sa.false())  # fmt: skip
+        sa.literal_column(f"'{kind}'").label("kind"), table.c.id, one.label("a"), two.label("b"), three.label("c")
+    ).where(table.c.image_id == _one, table.c.deleted == sa.false())
 
 
-_properties = _children("p", image_properties, image_properties.c.name, image_properties.c.value)
-_tags = _children("t", image_tags, image_tags.c.value)
-_locations = _children(
-    "l", image_locations, image_locations.c.value, image_locations.c.meta_data, image_locations.c.status
+_ROW = sa.select(*(images.c[name] for name in image_documents.COLUMNS)).where(
+    images.c.id == _one, images.c.deleted == sa.false()
 )
-_membership = _children("m", image_members, image_members.c.member, image_members.c.status)
-
-_one: sa.BindParameter[str] = sa.bindparam("image_id")
-_many: sa.BindParameter[list[str]] = sa.bindparam("image_ids", expanding=True)
-_project: sa.BindParameter[str | None] = sa.bindparam("project")
-
-_ONE_ROW = IMAGE_ROWS.where(images.c.id == _one, images.c.deleted == sa.false())
-_ONE_ROW_LOCKED = _ONE_ROW.with_for_update()
-_CHILDREN_OF_ONE = sa.union_all(
-    _properties.where(image_properties.c.image_id == _one),
-    _tags.where(image_tags.c.image_id == _one),
-    _locations.where(image_locations.c.image_id == _one),
-    _membership.where(image_members.c.image_id == _one, image_members.c.member == _project),
+_ROW_LOCKED = _ROW.with_for_update()
+_CHILDREN = sa.union_all(
+    _children("p", image_properties, image_properties.c.name, image_properties.c.value),
+    _children("t", image_tags, image_tags.c.value),
+    _children("l", image_locations, image_locations.c.value, image_locations.c.meta_data, image_locations.c.status),
+    _children("m", image_members, image_members.c.member).where(image_members.c.member == image_documents.PROJECT),
 )
-_CHILDREN_OF_MANY = sa.union_all(
-    _properties.where(image_properties.c.image_id.in_(_many)),
-    _tags.where(image_tags.c.image_id.in_(_many)),
-    _locations.where(image_locations.c.image_id.in_(_many)),
-    _membership.where(image_members.c.image_id.in_(_many), image_members.c.member == _project),
-)
+
+
+@lru_cache
+def _document(dialect: str) -> Prepared:
+    document = image_documents.document(dialect, images)
+    return Prepared(sa.select(images.c.id, document).where(images.c.id == _one, images.c.deleted == sa.false()))
 
 
 def get(connection: Connection, image_id: str, context: Context, lock: bool = False) -> Image:
@@ -76,15 +60,42 @@ def get(connection: Connection, image_id: str, context: Context, lock: bool = Fa
     """
     if len(image_id) > 36 or not is_storable(image_id):
         raise not_found(image_id)
-    row = connection.execute(_ONE_ROW_LOCKED if lock else _ONE_ROW, {"image_id": image_id}).mappings().first()
+    image = from_rows(connection, image_id, context, lock) if lock else _from_document(connection, image_id, context)
     # MariaDB finds an id in any spelling, but files and children have the one it was created with.
-    if row is None or row["id"] != image_id:
-        raise not_found(image_id)
-    parameters = {"image_id": image_id, "project": context.project_id}
-    image = _assemble([row], connection.execute(_CHILDREN_OF_ONE, parameters), context)[0]
-    if not is_visible(image, context):
+    if image is None or image.id != image_id or not is_visible(image, context):
         raise not_found(image_id)
     return image
+
+
+def _from_document(connection: Connection, image_id: str, context: Context) -> Image | None:
+    statement = _document(connection.dialect.name)
+    rows = statement.run(connection, {"image_id": image_id, "project": context.project_id})
+    return image_documents.read(rows[0][1], context) or from_rows(connection, image_id, context) if rows else None
+
+
+def from_rows(connection: Connection, image_id: str, context: Context, lock: bool = False) -> Image | None:
+    """An image row by row, in two queries: for a lock, which a document cannot have, and for one that is too large."""
+    row = connection.execute(_ROW_LOCKED if lock else _ROW, {"image_id": image_id}).mappings().first()
+    if row is None:
+        return None
+    properties: dict[str, str | None] = {}
+    tags, locations, shared = [], [], False
+    for kind, child_id, a, b, c in connection.execute(_CHILDREN, {"image_id": image_id, "project": context.project_id}):
+        if kind == "p":
+            properties[a] = b
+        elif kind == "t":
+            tags.append(a)
+        elif kind == "m":
+            shared = row["visibility"] == "shared" and row["owner"] != context.project_id
+        elif c == "active":
+            locations.append(Location(a, json.loads(b) if b else {}, c, child_id))
+    return Image(
+        **{**row, "updated_at": row["updated_at"] or row["created_at"]},
+        properties=properties,
+        tags=tuple(tags),
+        locations=tuple(sorted(locations, key=lambda location: location.id or 0)),
+        member=context.project_id if shared else None,
+    )
 
 
 def not_found(image_id: str) -> NotFound:
@@ -99,46 +110,9 @@ def is_visible(image: Image, context: Context) -> bool:
     return image.owner == context.project_id or image.member is not None
 
 
-def with_children(connection: Connection, rows: Sequence[RowMapping], context: Context) -> list[Image]:
-    """Whole images for rows of `IMAGE_ROWS`, in their order."""
-    if not rows:
-        return []
-    parameters = {"image_ids": [row["id"] for row in rows], "project": context.project_id}
-    return _assemble(rows, connection.execute(_CHILDREN_OF_MANY, parameters), context)
-
-
-def _assemble(rows: Sequence[RowMapping], children: Iterable[sa.Row[Any]], context: Context) -> list[Image]:
-    properties: dict[str, dict[str, str | None]] = defaultdict(dict)
-    tags: dict[str, list[str]] = defaultdict(list)
-    locations: dict[str, list[Location]] = defaultdict(list)
-    shared: set[str] = set()
-    for child in children:
-        kind, image_id, child_id, a, b, c = tuple(child)
-        if kind == "p":
-            properties[image_id][a] = b
-        elif kind == "t":
-            tags[image_id].append(a)
-        elif kind == "m":
-            shared.add(image_id)
-        elif c == "active":
-            locations[image_id].append(Location(a, json.loads(b) if b else {}, c, child_id))
-    return [
-        Image(
-            **{**row, "updated_at": row["updated_at"] or row["created_at"]},
-            properties=properties.get(row["id"], {}),
-            tags=tuple(tags.get(row["id"], ())),
-            locations=tuple(sorted(locations.get(row["id"], ()), key=lambda location: location.id or 0)),
-            member=context.project_id
-            if row["id"] in shared and row["visibility"] == "shared" and row["owner"] != context.project_id
-            else None,
-        )
-        for row in rows
-    ]
-
-
 def insert(connection: Connection, image: Image) -> None:
     """Store a new image with its properties and tags. Raises `Duplicate` when the id was ever used."""
-    values = {name: getattr(image, name) for name in _COLUMNS}
+    values = {name: getattr(image, name) for name in image_documents.COLUMNS}
     try:
         connection.execute(images.insert().values(**values, deleted=False))
     except IntegrityError as error:
@@ -153,7 +127,7 @@ def update(connection: Connection, before: Image, after: Image) -> None:
         set_status(connection, after.id, before.status, after.status, after.updated_at)
     changed = {
         name: getattr(after, name)
-        for name in _COLUMNS
+        for name in image_documents.COLUMNS
         if name != "status" and getattr(after, name) != getattr(before, name)
     }
     connection.execute(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from glimpse.db import image_query, images
+from glimpse.db import additions, image_query, images, tables
 from glimpse.db.engine import Connection, Database
 from glimpse.db.image_query import SORT_KEYS, ImageQuery
 from glimpse.db.tables import image_members
@@ -220,25 +220,153 @@ def test_filters(synced: Database) -> None:
     assert found(synced, limit=0) == []
 
 
-@pytest.mark.parametrize(("key", "ascending"), list(itertools.product(SORT_KEYS, [True, False])))
-def test_pages_miss_nothing_and_repeat_nothing(synced: Database, key: str, ascending: bool) -> None:
-    made = [
+def rank(value: Any) -> tuple[bool, Any]:
+    """NULL is lower than anything."""
+    return value is not None, value
+
+
+def in_order(made: list[Image], sort: list[tuple[str, bool]]) -> list[str]:
+    """What Python makes of that order."""
+    for name, ascending in reversed(sort):
+        made = sorted(made, key=lambda each: rank(getattr(each, name)), reverse=not ascending)
+    return [each.id for each in made]
+
+
+def pages(database: Database, context: Context, sort: list[tuple[str, bool]], **values: Any) -> list[str]:
+    """All pages, one behind the other."""
+    seen: list[str] = []
+    marker = None
+    while page := found(database, context, limit=5, sort=sort, marker=marker, **values):
+        seen += page
+        marker = got(database, page[-1], context)
+    return seen
+
+
+def a_few() -> list[Image]:
+    """Images with ties and NULLs in every column that can be sorted by, seen by OWNER and ADMIN and not by all."""
+    return [
         image(
             name=[None, "", "b", "a"][number % 4],
             size=[None, 0, 5][number % 3],
             status=["queued", "active"][number % 2],
             disk_format=[None, "raw"][number % 2],
+            container_format=[None, "bare", "ova"][number % 3],
             created_at=THEN + timedelta(seconds=number % 5),
+            updated_at=THEN + timedelta(seconds=number % 3),
+            owner=["p", "other"][number // 2 % 2],
+            visibility=["shared", "public", "public"][number % 3],
+            properties={"os": ["linux", "bsd"][number % 2]},
+            tags=("a", "b") if number % 2 else ("a",),
         )
-        for number in range(23)
+        for number in range(29)
     ]
-    put(synced, *made)
-    order = {key: ascending, "created_at": ascending, "id": ascending}
-    sort = list(order.items())
-    seen: list[str] = []
-    marker = None
-    while page := found(synced, limit=5, sort=sort, marker=marker):
-        seen += page
-        marker = got(synced, page[-1])
-    assert seen == found(synced, sort=sort)
-    assert len(seen) == len(set(seen)) == len(made)
+
+
+@pytest.mark.parametrize("without_indexes", [False, True])
+def test_pages_are_in_the_order_of_every_key(synced: Database, without_indexes: bool) -> None:
+    put(synced, *(made := a_few()))
+    if without_indexes:
+        drop_indexes(synced)
+    seen = [each for each in made if each.owner == "p" or each.visibility == "public"]
+    for key, ascending, rest in itertools.product(SORT_KEYS, [True, False], [True, False]):
+        sort = list({key: ascending, "created_at": rest, "id": rest}.items())
+        assert pages(synced, OWNER, sort) == in_order(seen, sort), sort
+        assert pages(synced, ADMIN, sort) == in_order(made, sort), sort
+    for key, second in itertools.permutations(["name", "size", "status", "created_at"], 2):
+        sort = list({key: True, second: False, "created_at": False, "id": False}.items())
+        assert pages(synced, OWNER, sort) == in_order(seen, sort), sort
+
+
+@pytest.mark.parametrize("few", [0, image_query.FEW])
+def test_pages_of_what_filters_let_through(synced: Database, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked up by a filter that few images pass, or met on a walk: the same images."""
+    monkeypatch.setattr(image_query, "FEW", few)
+    monkeypatch.setattr(image_query, "_has_many_shared", lambda connection, project: few == 0)
+    for kept in (image_query._page, image_query._edge, image_query._count):
+        kept.cache_clear()
+    put(synced, *(made := a_few()))
+    share(synced, shared := next(each for each in made if each.owner == "other" and each.visibility == "shared"))
+    filters: list[tuple[dict[str, Any], Callable[[Image], bool]]] = [
+        ({"properties": {"os": "linux"}}, lambda each: each.properties["os"] == "linux"),
+        ({"tags": ["a", "b"]}, lambda each: len(each.tags) == 2),
+        ({"columns": [("name", "eq", "b")]}, lambda each: each.name == "b"),
+        ({"columns": [("name", "in", ["a", "b"])], "tags": ["b"]},
+         lambda each: each.name in ("a", "b") and len(each.tags) == 2),
+        ({"columns": [("size", "gte", 1)]}, lambda each: bool(each.size)),
+        ({"columns": [("created_at", "gt", THEN)], "properties": {"os": "bsd"}},
+         lambda each: each.created_at > THEN and each.properties["os"] == "bsd"),
+        ({"columns": [("updated_at", "lte", THEN)]}, lambda each: each.updated_at <= THEN),
+        ({"columns": [("id", "in", [each.id for each in made[:9]])]}, lambda each: each in made[:9]),
+        ({"columns": [("owner", "eq", "p")]}, lambda each: each.owner == "p"),
+        ({"columns": [("owner", "eq", "other")]}, lambda each: each.owner == "other"),
+        ({"visibility": "public"}, lambda each: each.visibility == "public"),
+        ({"visibility": "shared"}, lambda each: each.visibility == "shared"),
+        ({}, lambda each: True),
+        ({"properties": {"os": "plan9"}}, lambda each: False),
+    ]  # fmt: skip
+    for values, passes in filters:
+        passing = [each for each in made if passes(each)]
+        seen = [each for each in passing if each.owner == "p" or each.visibility == "public" or each == shared]
+        for sort in ([("name", True), ("created_at", False), ("id", False)], [("size", False), ("id", False)]):
+            assert pages(synced, OWNER, sort, **values) == in_order(seen, sort), values
+            assert pages(synced, ADMIN, sort, **values) == in_order(passing, sort), values
+
+
+def share(database: Database, one: Image) -> None:
+    """With OWNER's project, twice: the member was removed once."""
+    for deleted in (True, False):
+        values = {"image_id": one.id, "member": "p", "status": "accepted", "can_share": False, "created_at": THEN}
+        row = image_members.insert().values(**values, deleted=deleted, deleted_at=THEN if deleted else None)
+        database.write(lambda connection, row=row: connection.execute(row))  # type: ignore[misc]
+
+
+def test_a_row_without_updated_at_has_its_place(synced: Database) -> None:
+    put(synced, *(made := a_few()))
+    without = {each.id for each in made[::4]}
+    synced.write(
+        lambda c: c.execute(tables.images.update().where(tables.images.c.id.in_(without)), {"updated_at": None})
+    )
+    rows = [each.with_(updated_at=None if each.id in without else each.updated_at) for each in made]
+    for ascending in (True, False):
+        sort = [("updated_at", ascending), ("id", ascending)]
+        assert pages(synced, ADMIN, sort) == in_order(rows, sort)
+
+
+def test_what_a_document_could_stumble_over(synced: Database) -> None:
+    odd = "".join(map(chr, range(1, 0x21))) + "\"\\/%s%(x)s {}[],:' \u2028\x7f\x80 ünï 漢字 \ufffd"
+    place = Location("file:///" + odd, {"store": "s", "odd": odd})
+    one = image(name=odd, properties={"a": odd, odd[-20:]: "1", "n": None, "e": ""}, tags=(odd[-30:], "null"))
+    put(synced, one)
+    synced.write(lambda c: images.add_location(c, one.id, place, THEN))
+    for back in (got(synced, one.id), synced.write(lambda c: images.get(c, one.id, ADMIN, lock=True))):
+        assert (back.name, back.properties, set(back.tags)) == (one.name, one.properties, set(one.tags))
+        assert [(each.url, each.metadata) for each in back.locations] == [(place.url, place.metadata)]
+    assert found(synced, columns=[("name", "eq", odd)]) == [one.id]
+    assert found(synced, properties={"a": odd}, tags=["null"]) == [one.id]
+
+
+def test_an_image_of_the_largest_kind(synced: Database) -> None:
+    """128 properties as long as they can be: more than MariaDB puts into one value by itself, or at all."""
+    one = image(properties={f"p{number}": f"{number}" + "\x01" * 65_000 for number in range(128)})
+    put(synced, one)
+    assert got(synced, one.id) == one
+    query = ImageQuery(limit=5, sort=[("created_at", False), ("id", False)])
+    assert synced.read(lambda connection: image_query.find(connection, query, ADMIN)) == [one]
+
+
+def drop_indexes(database: Database) -> None:
+    """As Glance leaves a database."""
+
+    def work(connection: Connection) -> None:
+        for index in additions.indexes(connection.dialect.name):
+            index.drop(connection)
+
+    database.write(work)
+
+
+def test_indexes_that_went_away_are_not_asked_for(synced: Database) -> None:
+    put(synced, *(made := a_few()))
+    sort = [("name", True), ("id", True)]
+    assert pages(synced, ADMIN, sort) == in_order(made, sort)
+    drop_indexes(synced)
+    assert pages(synced, ADMIN, sort) == in_order(made, sort)

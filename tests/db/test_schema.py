@@ -405,7 +405,8 @@ def test_syncs_at_once(database: DatabaseSettings, connection: Connection) -> No
         schema.close()
 
     assert in_threads(3, work) == []
-    assert sorted(results) == [False, False, True]
+    # Who makes the tables may find that another one has built the indexes meanwhile.
+    assert results.count(True) in (1, 2)
     assert facts(connection) == expected(connection)
 
 

@@ -66,6 +66,8 @@ class MariaDB:
             f"--pid-file={data}/pid", "--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve",
             "--character-set-server=utf8mb4", "--max-connections=500", "--performance-schema=OFF",
             "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M", f"--init-file={grants}",
+            # one that starts deletes the temporary tables of others in the same place
+            f"--tmpdir={data}",
             # written at each commit, but not waited for: survives kill -9 of the server, not of the machine
             "--innodb-flush-log-at-trx-commit=2", "--innodb-doublewrite=OFF", "--sync-binlog=0",
         ]  # fmt: skip
