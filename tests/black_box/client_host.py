@@ -10,14 +10,17 @@ import io
 import json
 import os
 import runpy
+import signal
 import sys
 import tempfile
 import time
+import traceback
 
 # What `openstack` loads while it looks for its commands and its way to sign in.
 WARM = ("openstackclient.shell", "openstackclient.image.client", "openstackclient.image.v2.image",
         "openstackclient.image.v2.metadef_namespaces", "openstack.image.v2._proxy", "glanceclient.shell",
         "glanceclient.v2.shell", "keystoneauth1.loading", "keystoneauth1.identity.v3")  # fmt: skip
+LIMIT = 120  # seconds after which a command that hangs is ended
 
 
 def main() -> None:
@@ -38,6 +41,7 @@ def run(arguments: list, env: dict, stdin: str | None, folder: str) -> dict:
         child = os.fork()
         if child == 0:
             status = 70
+            signal.alarm(LIMIT)
             try:
                 terminal = os.openpty()[1] if stdin is None else typed.fileno()
                 for number, file in enumerate((terminal, out.fileno(), err.fileno())):
@@ -51,6 +55,9 @@ def run(arguments: list, env: dict, stdin: str | None, folder: str) -> dict:
                 os.environ.update(env)
                 status = command(arguments)
                 sys.stdout.flush()
+                sys.stderr.flush()
+            except Exception:
+                traceback.print_exc()
                 sys.stderr.flush()
             finally:
                 os._exit(status)

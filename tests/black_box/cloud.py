@@ -64,7 +64,7 @@ class Cloud:
                 if image["protected"]:
                     api.change(image["id"], {"op": "replace", "path": "/protected", "value": False})
                 api.delete(image["id"])
-        for namespace in api.ok("GET", "/v2/metadefs/namespaces").json()["namespaces"]:
+        for namespace in api.ok("GET", "/v2/metadefs/namespaces?limit=1000").json()["namespaces"]:
             path = f"/v2/metadefs/namespaces/{namespace['namespace']}"
             if namespace["protected"]:
                 api.ok("PUT", path, json={"namespace": namespace["namespace"], "protected": False})

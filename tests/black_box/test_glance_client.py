@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.rig.clients import Clients
 CONTENT = bytes(range(256)) * 5000
 NOBODY = "00000000-0000-0000-0000-000000000000"
 NAMESPACE = "Test::Software"
+SEEDS = Path(__file__).parents[2] / "glimpse" / "metadef_seeds"
 
 # What is not run here, and why.
 LEFT = {
@@ -34,7 +36,6 @@ LEFT = {
     "task-create": "tasks",
     "task-list": "tasks",
     "task-show": "tasks",
-    "usage": "quotas",
 }
 
 
@@ -316,6 +317,16 @@ def test_what_the_service_can_do(cloud: Cloud) -> None:
     assert "Unable to find requested model 'nope'" in cloud.glance("explain", "nope", code=1).err
 
 
+def test_usage(cloud: Cloud, image: str) -> None:
+    table = {row["Quota"]: (row["Limit"], row["Usage"]) for row in cloud.glance("usage").rows}
+    assert table == {
+        "image_size_total": ("1000", "1"),
+        "image_stage_total": ("1000", "0"),
+        "image_count_total": ("100", "1"),
+        "image_count_uploading": ("100", "0"),
+    }
+
+
 # --- metadata definitions ---------------------------------------------------------------------------------------------
 
 
@@ -380,6 +391,26 @@ def test_a_whole_namespace_from_a_file(cloud: Cloud) -> None:
     again = cloud.glance("md-namespace-import", stdin=json.dumps(whole), user=ADMIN, code=1)
     assert "409" in again.err
     assert "not a valid JSON object" in cloud.glance("md-namespace-import", stdin="{", user=ADMIN, code=1).err
+
+
+def test_the_shipped_definitions(cloud: Cloud) -> None:
+    """The files that come with Glimpse, as `glance-manage` loads them."""
+    made = {seed["namespace"]: seed for seed in (json.loads(path.read_text()) for path in SEEDS.iterdir())}
+    cloud.service.manage("db_load_metadefs", str(SEEDS))
+    listed = cloud.glance("md-namespace-list", user=ADMIN).rows  # more than one page
+    assert sorted(row["namespace"] for row in listed) == sorted(made)
+    for flavor in ("OS::Nova::Flavor", "OS::Trove::Instance"):
+        found = cloud.glance("md-namespace-list", "--resource-types", flavor, user=ADMIN).rows
+        wanted = [
+            name
+            for name, seed in made.items()
+            if flavor in [association["name"] for association in seed["resource_type_associations"]]
+        ]
+        assert sorted(row["namespace"] for row in found) == sorted(wanted)
+    whole = cloud.glance("md-namespace-show", "OS::Software::DBMS").fields
+    assert len(json.loads(whole["objects"])) == 12
+    for_flavors = cloud.glance("md-namespace-show", "OS::Compute::CPUPinning", "--resource-type", "OS::Nova::Flavor")
+    assert sorted(json.loads(for_flavors.fields["properties"])) == ["hw:cpu_policy", "hw:cpu_thread_policy"]
 
 
 def test_properties_of_a_namespace(cloud: Cloud, namespace: str) -> None:
