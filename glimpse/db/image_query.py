@@ -402,6 +402,8 @@ def _column_filter(form: _Form, number: int) -> Condition:
     # Any number may be asked for; PostgreSQL would not cast it down.
     kind = sa.BigInteger() if isinstance(column.type, sa.Integer) else column.type
     values = [sa.bindparam(f"column_{number}_{index}", type_=kind) for index in range(count)]
+    if not values:
+        return sa.false()
     condition: Condition = OPERATORS[how](column, values if how == "in" else values[0])
     return condition
 

@@ -292,6 +292,7 @@ def test_pages_of_what_filters_let_through(synced: Database, few: int, monkeypat
         ({"columns": [("name", "eq", "b")]}, lambda each: each.name == "b"),
         ({"columns": [("name", "in", ["a", "b"])], "tags": ["b"]},
          lambda each: each.name in ("a", "b") and len(each.tags) == 2),
+        ({"columns": [("name", "in", [])]}, lambda each: False),
         ({"columns": [("size", "gte", 1)]}, lambda each: bool(each.size)),
         ({"columns": [("created_at", "gt", THEN)], "properties": {"os": "bsd"}},
          lambda each: each.created_at > THEN and each.properties["os"] == "bsd"),
