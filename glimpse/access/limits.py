@@ -7,7 +7,6 @@ request to Keystone where a project has limits of its own for everything, else t
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,7 +57,6 @@ class KeystoneLimits:
             keystone_errors.ClientException, sdk_errors.SDKException, limit_errors.SessionInitError, ValueError,
         )  # fmt: skip
         self._enforcer: Any = None
-        self._lock = threading.Lock()
 
     def of(self, project: str | None) -> Mapping[str, int]:
         """The limit of each of `RESOURCES`, -1 for none; what nobody registered is 0. Without a project the defaults.
@@ -78,8 +76,8 @@ class KeystoneLimits:
         return {name: own.get(name, defaults.get(name, 0)) for name in RESOURCES}
 
     def _connected(self) -> Any:
-        with self._lock:
-            if self._enforcer is None:
-                # It wants to be told how to count; counting is done in the database, see `quota`.
-                self._enforcer = self._make(lambda project, names: dict.fromkeys(names, 0), cache=False)
-            return self._enforcer
+        # Without a lock: it is no harm to connect twice, but it is to wait for a Keystone that hangs one by one.
+        if self._enforcer is None:
+            # It wants to be told how to count; counting is done in the database, see `quota`.
+            self._enforcer = self._make(lambda project, names: dict.fromkeys(names, 0), cache=False)
+        return self._enforcer

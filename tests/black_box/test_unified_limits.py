@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -273,6 +275,38 @@ def test_keystone_gone_and_back(api: ImageApi, service: Glimpse, keystone: Keyst
     assert usage(api)["image_size_total"] == (2, 100)
     assert "Traceback" not in service.logs
     assert PASSWORD not in service.logs
+
+
+def test_keystone_that_never_answers(
+    limits: Limits, glimpse_service: ServiceFactory[Glimpse], keystone: Keystone, memcached: Memcached
+) -> None:
+    """Many calls that wait for a limit hold up no call that needs none, and end with 503."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
+        silent_url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        default = {"enabled_backends": "fs:file", "use_keystone_limits": "true", "workers": 1}
+        service = glimpse_service(
+            {
+                **identity_sections(keystone, memcached),
+                "DEFAULT": default,
+                "oslo_limit": {**limits.options(), "auth_url": silent_url, "timeout": 2},
+            }
+        )
+        token = keystone.token("demo", "demo")
+        api = ImageApi(service.url, token)
+        assert api.images() == []
+
+        def create(_: int) -> int:
+            return ImageApi(service.url, token).call("POST", "/v2/images", json={"name": "x"}).status_code
+
+        with ThreadPoolExecutor(12) as threads:
+            waiting = threads.map(create, range(12))
+            for _ in range(20):
+                began = time.monotonic()
+                assert api.images() == []
+                assert time.monotonic() - began < 1
+                time.sleep(0.1)
+            assert set(waiting) == {503}
+        assert "Traceback" not in service.logs
 
 
 @pytest.mark.parametrize(
