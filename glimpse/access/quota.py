@@ -64,9 +64,14 @@ class Account:
     uploading: int | None = None
     limit: str = STORAGE_QUOTA
 
+    @property
+    def limited(self) -> bool:
+        """Whether any quota is set."""
+        return (self.size, self.images, self.uploading) != (None, None, None)
+
     def take_turn(self, connection: Connection) -> None:
         """The first statement of a transaction that reserves: lets others of this project wait until its end."""
-        if (self.size, self.images, self.uploading) != (None, None, None):
+        if self.limited:
             books.take_turn(connection, self.project)
 
     def admit_image(self, connection: Connection) -> None:
@@ -79,24 +84,30 @@ class Account:
 
         `size` is the announced number of bytes. Raises `TooLarge`.
         """
-        uploading = 0
-        if self.uploading is not None or self.size is not None:
-            uploading = books.uploading_count(connection, self.project)
+        if not self.limited:
+            return None
+        uploading = books.uploading_count(connection, self.project) if self._is_of_keystone else 0
         if self.uploading is not None:
             _within(COUNT_UPLOADING, self.uploading, uploading, 1)
+        ceiling = self._ceiling(connection, size, alone=not uploading)
+        # Also where bytes have no limit: the upload of an image that is deleted meanwhile is counted by this.
+        books.reserve(connection, self.project, image_id, size or 0)
+        return None if ceiling is None else Reservation(image_id, self.project, size or 0, ceiling, self.limit)
+
+    def _ceiling(self, connection: Connection, size: int | None, alone: bool) -> int | None:
+        """The most bytes that the project may use while it uploads so many more; None is as many as it likes."""
         if self.size is None:
             return None
-        used = books.used_bytes(connection, self.project)
-        ceiling = self.size
-        if size is None and self._is_exactly_used(used) and not uploading:
+        used, ceiling = books.used_bytes(connection, self.project), self.size
+        if size is None and alone and self._is_of_keystone and self.size and used // MIB * MIB == self.size:
             ceiling += MIB
         if used + (size or 0) > ceiling or (size is None and used >= ceiling):
             raise _over(self.limit, self.size, used, size)
-        books.reserve(connection, self.project, image_id, size or 0)
-        return Reservation(image_id, self.project, size or 0, ceiling, self.limit)
+        return ceiling
 
-    def _is_exactly_used(self, used: int) -> bool:
-        return self.limit == SIZE_TOTAL and bool(self.size) and used // MIB * MIB == self.size
+    @property
+    def _is_of_keystone(self) -> bool:
+        return self.limit == SIZE_TOTAL
 
     def admit_bytes(self, connection: Connection, image_id: str, size: int) -> None:
         """Let all copies of an image together have `size` bytes, whatever they had before. Raises `TooLarge`."""

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from glimpse.access.limits import SIZE_TOTAL
 from glimpse.access.quota import MIB, STEP, Account, Quotas, Reservation
 from glimpse.db import additions, images, quota
 from glimpse.db.engine import Connection, Database
+from glimpse.db.schema import Schema
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
 from glimpse.domain.lifecycle import COPY_PROPERTY, LEASE_PROPERTY
 from glimpse.domain.record import Image, Location
 from glimpse.errors import Gone, TooLarge
+from tests.db.test_schema import database_settings
 
 ADMIN = Context(is_admin=True)
 PROJECT = "5a7c"
@@ -27,6 +32,18 @@ THREADS = 20
 @pytest.fixture
 def quotas(synced: Database) -> Quotas:
     return Quotas(synced, 10 * MIB, None)
+
+
+@contextmanager
+def sqlite(folder: Path) -> Iterator[Database]:
+    """A database for what is the same on all of them."""
+    settings = database_settings(folder, f"sqlite:///{folder}/glance.sqlite")
+    schema = Schema(settings, lambda line: None)
+    schema.sync()
+    schema.close()
+    opened = Database(settings, 1)
+    yield opened
+    opened.close()
 
 
 def queued(database: Database, project: str | None = PROJECT, **fields: Any) -> str:
@@ -138,7 +155,7 @@ def test_unknown_sizes_at_once(synced: Database, quotas: Quotas) -> None:
 
 
 def test_images_at_once(synced: Database, quotas: Quotas) -> None:
-    account = Account(PROJECT, images=7)
+    account = Account(PROJECT, images=7, limit=SIZE_TOTAL)
 
     def create() -> bool:
         now = lifecycle.now()
@@ -160,7 +177,7 @@ def test_images_at_once(synced: Database, quotas: Quotas) -> None:
 
 
 def test_uploads_at_once_are_counted(synced: Database, quotas: Quotas) -> None:
-    account = Account(PROJECT, uploading=3)
+    account = Account(PROJECT, uploading=3, limit=SIZE_TOTAL)
 
     def upload() -> bool:
         try:
@@ -260,6 +277,50 @@ def test_a_reservation_lives_with_the_lease(synced: Database, quotas: Quotas) ->
         assert connection.scalar(sa.select(sa.func.count()).select_from(additions.quota_reservations)) == 0
     with pytest.raises(Gone):
         quotas.extend(reservation, 7 * MIB)
+
+
+def test_a_deleted_upload_counts_also_without_a_limit_of_bytes(synced: Database, quotas: Quotas) -> None:
+    account = Account(PROJECT, uploading=1, limit=SIZE_TOTAL)
+    image_id = queued(synced)
+    assert begin(quotas, synced, account, image_id, None) is None
+    image = synced.read(lambda c: images.get(c, image_id, ADMIN))
+    synced.write(lambda c: images.delete(c, image, "deleted", lifecycle.now()))
+    with pytest.raises(TooLarge, match="image_count_uploading: it has 1 of 1"):
+        begin(quotas, synced, account, queued(synced), 1)
+
+
+@pytest.mark.parametrize(
+    ("used", "limit", "others", "size", "fits"),
+    [
+        (0, 2, 0, 2 * MIB, True),
+        (0, 2, 0, 2 * MIB + 1, False),
+        (2, 2, 0, 0, True),
+        (2, 2, 0, 1, False),
+        (1, 2, 0, None, True),
+        (2, 2, 0, None, True),  # exactly all of it, and nobody else
+        (2, 2, 1, None, False),
+        (3, 2, 0, None, False),
+        (0, 0, 0, None, False),
+        (0, 0, 0, 1, False),
+    ],
+)
+def test_when_an_upload_may_begin(
+    tmp_path: Path, used: int, limit: int, others: int, size: int | None, fits: bool
+) -> None:
+    with sqlite(tmp_path) as database:
+        quotas = Quotas(database, 1, None)
+        account = Account(PROJECT, limit * MIB, limit=SIZE_TOTAL)
+        held = queued(database, status="active", size=used * MIB)
+        database.write(lambda c: images.add_location(c, held, Location("file:///x"), lifecycle.now()))
+        for _ in range(others):
+            queued(database, status="saving")
+        if not fits:
+            with pytest.raises(TooLarge, match="image_size_total"):
+                begin(quotas, database, account, queued(database), size)
+            return
+        reservation = begin(quotas, database, account, queued(database), size)
+        assert reservation is not None
+        assert reservation.ceiling == limit * MIB + (MIB if size is None and used == limit else 0)
 
 
 def test_bytes_of_locations(synced: Database, quotas: Quotas) -> None:
