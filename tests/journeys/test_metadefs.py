@@ -48,7 +48,7 @@ class Definitions:
     def remove(self, path: str) -> None:
         """Take a namespace away, whatever state it is in."""
         name = path.rpartition("/")[2]
-        self.api.request("PUT", path, json={"namespace": name, "protected": False})
+        self.api.request("PUT", path, json={"namespace": name, "protected": False, "owner": "somebody"})
         self.api.request("DELETE", path)
 
 
