@@ -43,11 +43,9 @@ UNREADABLE_URL = (
 )
 
 # What the servers say when a transaction lost and may simply be run again.
-_MYSQL_RETRY = {
-    1205,
-    1213,
-    1020,
-}  # lock wait timeout; deadlock or Galera certification; row changed (snapshot)
+# 1205 lock wait timeout, 1213 deadlock or Galera certification, 1020 row changed (snapshot), 1305 a savepoint that is
+# gone with its transaction: what SQLAlchemy meets in place of the deadlock when it wants to go back to the savepoint.
+_MYSQL_RETRY = {1205, 1213, 1020, 1305}
 _POSTGRESQL_RETRY = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock not available
 
 

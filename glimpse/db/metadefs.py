@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from glimpse.db.tables import metadata, metadef_namespaces, metadef_resource_types
 from glimpse.domain.context import Context
-from glimpse.domain.metadef import ASSOCIATION, NAMESPACE, PARTS, RESOURCE_TYPE, Definition, Kind, Values
+from glimpse.domain.metadef import ASSOCIATION, NAMESPACE, PARTS, RESOURCE_TYPE, Definition, Kind, Part, Values
 from glimpse.domain.schema import is_storable
 from glimpse.errors import Duplicate, NotFound
 
@@ -123,6 +123,18 @@ def insert(
     assert result.inserted_primary_key is not None
     row_id = result.inserted_primary_key[0]
     return Definition(name, values, created_at, updated_at, row_id, home.id if home else None)
+
+
+def insert_parts(
+    connection: Connection, parts: Sequence[Part], home: Definition, created_at: datetime, updated_at: datetime | None
+) -> list[tuple[Kind, Definition]]:
+    """Store all that is in a new namespace. Raises `Duplicate`."""
+    # Types in one order for everybody: transactions that make the same ones wait, but never for each other.
+    for name in sorted(name for kind, name, _ in parts if kind is ASSOCIATION):
+        _resource_type(connection, name, created_at, updated_at)
+    return [
+        (kind, insert(connection, kind, name, values, created_at, home, updated_at)) for kind, name, values in parts
+    ]
 
 
 def _resource_type(connection: Connection, name: str, created_at: datetime, updated_at: datetime | None) -> int:

@@ -7,8 +7,8 @@ What the kinds have in common is `Kind`; everything else works with a `Kind` and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -341,16 +341,12 @@ def read_tags(body: Any) -> list[str]:
     return [TAG.read(tag)[0] for tag in _TAG_LIST.check_object(body)["tags"]]
 
 
-def with_prefix(prefix: str, kind: Kind, found: Iterable[Definition]) -> list[Definition]:
-    """Properties and objects as they are called on a resource type whose association has a prefix."""
-    return [_prefixed(prefix, kind, each) for each in found]
-
-
-def _prefixed(prefix: str, kind: Kind, found: Definition) -> Definition:
-    name, values = found.name, dict(found.values)
+def with_prefix(prefix: str, kind: Kind, found: Definition) -> Definition:
+    """A property or an object as it is called on a resource type whose association has that prefix."""
     if kind is PROPERTY:
-        name = prefix + name
+        return replace(found, name=prefix + found.name)
     if kind is OBJECT:
-        values["required"] = [prefix + required for required in values["required"]]
-        values["properties"] = {prefix + inner: value for inner, value in values["properties"].items()}
-    return Definition(name, values, found.created_at, found.updated_at, found.id, found.namespace_id)
+        required = [prefix + name for name in found.values["required"]]
+        properties = {prefix + name: value for name, value in found.values["properties"].items()}
+        return replace(found, values={**found.values, "required": required, "properties": properties})
+    return found

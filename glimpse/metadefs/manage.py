@@ -95,8 +95,8 @@ class Metadefs:
 
         home, parts = self.database.read(query)
         prefixes = [each.values.get("prefix") for each in parts[ASSOCIATION] if each.name == resource_type]
-        if prefixes and prefixes[0]:
-            parts = {kind: metadef.with_prefix(prefixes[0], kind, found) for kind, found in parts.items()}
+        if prefixes and (prefix := prefixes[0]):
+            parts = {kind: [metadef.with_prefix(prefix, kind, each) for each in found] for kind, found in parts.items()}
         return home, parts
 
     def show_on_resource(
@@ -126,8 +126,8 @@ class Metadefs:
             now = lifecycle.now()
             home = metadefs.insert(connection, NAMESPACE, name, values, now, None, now)
             made: Parts = {kind: [] for kind in PARTS if kind.plural in body}
-            for kind, inner, inner_values in parts:
-                made[kind].append(metadefs.insert(connection, kind, inner, inner_values, now, home, now))
+            for kind, definition in metadefs.insert_parts(connection, parts, home, now, now):
+                made[kind].append(definition)
             return home, made
 
         home, made = self.database.write(work)

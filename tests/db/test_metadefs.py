@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,6 +27,7 @@ from glimpse.domain.metadef import (
     TAG,
     Definition,
     Kind,
+    Part,
     Values,
 )
 from glimpse.errors import Duplicate, NotFound
@@ -273,3 +276,42 @@ def test_a_name_has_one_winner(synced: Database) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         assert sum(pool.map(attempt, range(30))) == 5
+
+
+def test_namespaces_that_name_their_types_in_another_order(synced: Database) -> None:
+    """Transactions that make the same types wait for each other; if the database gives one up, it runs again."""
+
+    def work(number: int) -> None:
+        types = [f"type {number // 6} {each}" for each in range(8)]
+
+        def associate(connection: Connection) -> None:
+            values: Values = {"visibility": "private", "protected": False, "owner": "p"}
+            home = metadefs.insert(connection, NAMESPACE, f"n{number}", values, THEN)
+            parts: list[Part] = [(ASSOCIATION, name, {}) for name in (types if number % 2 else types[::-1])]
+            metadefs.insert_parts(connection, parts, home, THEN, THEN)
+
+        synced.write(associate)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(60)))
+    assert len(names(synced, RESOURCE_TYPE)) == 80
+
+
+def test_a_deadlock_behind_a_savepoint_is_run_again(synced: Database) -> None:
+    """MariaDB rolls back everything, the savepoint with it: what SQLAlchemy then meets must not reach the caller."""
+    homes = {name: make(synced, name) for name in "ab"}
+    barrier = threading.Barrier(2)
+
+    def work(first: str, second: str) -> None:
+        def associate(connection: Connection) -> None:
+            metadefs.insert_parts(connection, [(ASSOCIATION, first, {})], homes[first], THEN, THEN)
+            with suppress(threading.BrokenBarrierError):  # SQLite lets one in at a time, and one comes back alone
+                barrier.wait(0.5)
+            metadefs.insert_parts(connection, [(ASSOCIATION, second, {})], homes[first], THEN, THEN)
+
+        synced.write(associate)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, "ab", "ba"))
+    assert names(synced, RESOURCE_TYPE) in (["a", "b"], ["b", "a"])
+    assert len(names(synced, ASSOCIATION, *homes.values())) == 4

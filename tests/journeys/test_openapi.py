@@ -37,9 +37,15 @@ def described(api: Api) -> Any:
 def existing(api: Api) -> Iterator[dict[str, list[str]]]:
     """Names that stand for something, by the parameter that takes them."""
     images = [api.active(b"abc", tags=["a"], x="1")["id"], api.create()["id"], api.create(visibility="public")["id"]]
-    yield {"image_id": images, "tag": ["a"]}
+    homes = [f"openapi-{number}" for number in range(4)]  # some requests delete theirs
+    parts = {"objects": [{"name": "a"}], "properties": {"a": {"title": "A", "type": "string"}}, "tags": [{"name": "a"}]}
+    for home in homes:
+        api.request("POST", "/v2/metadefs/namespaces", json={"namespace": home, **parts})
+    yield {"image_id": images, "tag": ["a"], "namespace": homes, "name": ["a"]}
     for image in images:
         api.raw_delete(image)
+    for home in homes:
+        api.request("DELETE", f"/v2/metadefs/namespaces/{home}")
 
 
 def test_every_url_is_described(api: Api) -> None:
