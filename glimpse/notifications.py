@@ -157,6 +157,9 @@ class _Bus:
                 " messagingv2, messaging, log, noop"
             )
         # Slow to load, so only where events are wanted.
+        from oslo_service.backend import BackendType, init_backend
+
+        init_backend(BackendType.THREADING)  # else oslo.messaging loads eventlet
         import oslo_messaging
         from stevedore.named import NamedExtensionManager
 

@@ -51,8 +51,9 @@ def configure(tmp_path: Path) -> Configure:
 
 
 @pytest.fixture
-def told() -> Iterator[Told]:
+def told(configure: Configure) -> Iterator[Told]:
     """What oslo.messaging's driver `test` was given so far."""
+    check_notifications(configure())
     from oslo_messaging.notify import _impl_test
 
     _impl_test.reset()
