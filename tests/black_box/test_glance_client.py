@@ -31,8 +31,6 @@ LEFT = {
     "image-create-via-import": "import",
     "image-import": "import",
     "image-stage": "import",
-    "image-tasks": "tasks",
-    "stores-delete": "import: an image in two stores",
     "task-create": "tasks",
     "task-list": "tasks",
     "task-show": "tasks",
@@ -296,8 +294,27 @@ def test_a_location_by_its_own_call(cloud: Cloud) -> None:
         assert time.monotonic() < end, shown
         time.sleep(0.2)
     holds(shown, {**sha, "size": str(len(CONTENT))})
+    (task,) = cloud.glance("image-tasks", identity).rows
+    holds(task, {"Status": "success"})
+    assert f"Image {NOBODY} not found" in cloud.glance("image-tasks", NOBODY, code=1).err
     assert "409" in cloud.glance("add-location", identity, "--url", url, code=1).err
     assert "404" in cloud.glance("add-location", NOBODY, "--url", url, code=1).err
+
+
+def test_leaving_a_store(cloud: Cloud, image: str) -> None:
+    assert "403" in cloud.glance("stores-delete", image, "--store", "fs", code=1).err
+    only = cloud.glance("stores-delete", image, "--store", "fs", user=ADMIN, code=1)
+    assert f"Unable to delete image '{image}' from store 'fs'" in only.err
+    assert "403" in only.err
+    assert "409" in cloud.glance("stores-delete", image, "--store", "nowhere", user=ADMIN, code=1).err
+    url = cloud.web.file("one.raw", CONTENT)
+    cloud.glance("location-add", image, "--url", url)
+    assert cloud.glance("image-show", image).fields["stores"] == "fs,web"
+    assert cloud.glance("stores-delete", image, "--store", "fs", user=ADMIN).out == ""
+    assert cloud.glance("image-show", image).fields["stores"] == "web"
+    target = cloud.folder / "saved"
+    cloud.glance("image-download", image, "--file", target)
+    assert target.read_bytes() == CONTENT
 
 
 # --- what the service can do ------------------------------------------------------------------------------------------

@@ -233,6 +233,15 @@ def test_lists(cloud: Cloud, image: str) -> None:
     cloud.openstack("image delete", "a", "b", "c")
 
 
+def test_delete_from_one_store(cloud: Cloud, image: str) -> None:
+    refused = cloud.openstack("image delete", image, "--store", "fs", user=ADMIN, code=1)
+    assert "403" in refused.err
+    assert "Failed to delete 1 of 1 images" in refused.err
+    cloud.glance("location-add", image, "--url", cloud.web.file("copy.raw", CONTENT))
+    cloud.openstack("image delete", image, "--store", "fs", user=ADMIN)
+    assert shown(cloud, image)["properties"]["stores"] == "web"
+
+
 # --- sharing ---------------------------------------------------------------------------------------------------------
 
 
