@@ -391,14 +391,22 @@ class ImageData:
             except GlimpseError as error:  # one store that is away must not keep the others' images
                 LOG.warning("image %s waits for store %s: %s", image_id, store.id, error.message)
                 return
-            await self.database.run(self.database.write, lambda c: self._release(c, image_id, mine))
+            released = await self.database.run(self.database.write, lambda c: self._release(c, image_id, mine))
+            if released:
+                await self._tell_queued(image_id)
             LOG.warning("image %s: its upload was cut off when process %d ended; nothing of it is left",
                         image_id, dead.process.pid)  # fmt: skip
         finally:
             self.leases.drop(mine)
 
+    async def _tell_queued(self, image_id: str) -> None:
+        with contextlib.suppress(NotFound):  # somebody may delete it at any moment
+            everybody = Context(is_admin=True)
+            image = await self.database.run(self.database.read, lambda c: images.get(c, image_id, everybody))
+            self.notifications.tell("image.update", image)
+
     def _release(self, connection: Connection, image_id: str, lease: Lease) -> bool:
-        """Give an image back to `queued`, and tell so; one that was deleted meanwhile only loses its mark."""
+        """Give an image back to `queued`; False for one that was deleted meanwhile, which only loses its mark."""
         images.drop_property(connection, image_id, LEASE_PROPERTY, lease.text())
         self.quotas.release(connection, image_id)
         try:

@@ -293,3 +293,65 @@ def test_who_is_alive() -> None:
     assert parse(mine.text()) == mine
     assert parse("no json") is None
     assert parse("{}") is None
+
+
+# --- what is told ---
+
+
+class Noted(Notifications):
+    """Events with their priority, and the status of the image or the text that they tell of."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.events: list[tuple[str, str, str]] = []
+
+    def tell(self, event: str, what: Any, priority: str = "INFO", **more: Any) -> None:
+        self.events.append((event, priority, getattr(what, "status", what)))
+
+
+@pytest.fixture
+def noted(data: ImageData) -> Noted:
+    """What is told by `data` and `records` from now on."""
+    noted = Noted(data.settings)
+    object.__setattr__(data, "notifications", noted)
+    return noted
+
+
+BEGUN = [("image.update", "INFO", "saving"), ("image.prepare", "INFO", "saving")]
+
+
+async def test_an_upload_tells_what_has_happened(data: ImageData, image: Image, noted: Noted) -> None:
+    await data.upload(ADMIN, image.id, stream(b"x"), 1, None)
+    done = ["image.upload", "image.activate", "image.update"]
+    assert noted.events == BEGUN + [(event, "INFO", "active") for event in done]
+
+
+async def test_a_failed_upload_tells_that_and_why(data: ImageData, image: Image, noted: Noted) -> None:
+    with pytest.raises(ZeroDivisionError):
+        await data.upload(ADMIN, image.id, stream(b"x", ZeroDivisionError("a secret path")), 2, None)
+    text = f"Failed to upload image data for image {image.id} due to ZeroDivisionError"
+    assert noted.events == [*BEGUN, ("image.upload", "ERROR", text), ("image.update", "INFO", "queued")]
+
+
+async def test_a_refused_upload_tells_nothing(data: ImageData, image: Image, noted: Noted) -> None:
+    with pytest.raises(NotFound):
+        await data.upload(ADMIN, "absent", stream(b"x"), 1, None)
+    with pytest.raises(TooLarge):
+        await data.upload(ADMIN, image.id, stream(b"x"), 5_000_001, None)
+    assert noted.events == []
+
+
+async def test_an_image_deleted_during_its_upload_is_not_told_to_be_queued(
+    data: ImageData, records: Records, image: Image, noted: Noted
+) -> None:
+    with pytest.raises(Gone):
+        await data.upload(ADMIN, image.id, stream(b"x", lambda: records.delete(ADMIN, image.id), b"y"), 2, None)
+    assert [(event, priority) for event, priority, _ in noted.events] == [
+        ("image.update", "INFO"), ("image.prepare", "INFO"), ("image.upload", "ERROR"),
+    ]  # fmt: skip
+
+
+async def test_an_image_that_a_sweep_puts_back_is_told(data: ImageData, image: Image, noted: Noted) -> None:
+    abandoned(data, image)
+    await data.sweep()
+    assert noted.events == [("image.update", "INFO", "queued")]
