@@ -193,3 +193,24 @@ def test_clients_see_no_difference(pair: Pair, keystone: Keystone, clients: Clie
             printed.append((json.loads(shown), json.loads(listed), plain))
         assert printed[0] == printed[1]
         clients.openstack("image", "delete", identity, env=admin)
+
+
+def test_quotas_in_a_database_that_only_glance_synced(
+    mariadb: MariaDB, glance_service: ServiceFactory[Glance], glimpse_service: ServiceFactory[Glimpse]
+) -> None:
+    """What they need is added at the first upload, and Glance does not mind."""
+    database: dict[str, object] = {"connection": mariadb.fresh_url()}
+    glance = glance_service({"database": database}, start=False)
+    glance.manage("db_sync")
+    default = {"enabled_backends": "fs:file", "user_storage_quota": "2MB"}
+    glimpse = glimpse_service({"DEFAULT": default, "database": database}, start=False)
+    glimpse.start()
+    api = ImageApi(glimpse.url, None)
+    first, second = (api.create(name="x", disk_format="raw", container_format="bare") for _ in range(2))
+    api.upload(first, CONTENT)
+    headers = {"Content-Type": "application/octet-stream"}
+    assert api.call("PUT", f"/v2/images/{second}/file", data=CONTENT, headers=headers).status_code == 413
+    api.delete(first)
+    api.upload(second, CONTENT)
+    assert "up to date" in glance.manage("db", "check").lower()
+    assert "Traceback" not in glimpse.logs
