@@ -32,7 +32,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One running upload. `store` is the id of the store that may hold unfinished bytes."""
+    """One running upload, or other work. `store` is the id of the store that may hold unfinished bytes, "" for none."""
 
     process: Process
     store: str

@@ -413,28 +413,24 @@ class LocationImport:
 
     async def resume(self) -> None:
         """Go on with every order whose process has died. Raises `Unavailable`."""
-        leases = await self.database.run(self.database.read, lambda c: images.with_property(c, LEASE))
-        for image_id, text, renewed in leases:
+        open_ones = await self.database.run(
+            self.database.read, lambda c: tasks.open_with_marks(c, "location_import", LOCK, LEASE)
+        )
+        for task_id, image_id, text, renewed in open_ones:
             old = parse(text)
             if old is not None and self.leases.is_alive(old, renewed, lifecycle.now()):
                 continue
             mine = self.leases.take("")
-            task_id = await self.database.run(self._take_over, image_id, text, mine)
-            if task_id is None:
+            if not await self.database.run(self._take_over, image_id, text, mine):
                 self.leases.drop(mine)
                 continue
             LOG.warning("image %s: going on with its location, as the process that had begun is gone", image_id)
             self._spawn(self._work(image_id, task_id, mine))
 
-    def _take_over(self, image_id: str, text: str, mine: Lease) -> str | None:
-        """The task to go on with; None when another process was quicker."""
-
-        def work(connection: Connection) -> str | None:
-            if not images.replace_property(connection, image_id, LEASE, text, mine.text(), lifecycle.now()):
-                return None
-            return next((value for owner, value, _ in images.with_property(connection, LOCK) if owner == image_id), "")
-
-        return self.database.write(work)
+    def _take_over(self, image_id: str, text: str, mine: Lease) -> bool:
+        """Put another lease in the place of a dead one; false when another process was quicker."""
+        now = lifecycle.now()
+        return self.database.write(lambda c: images.replace_property(c, image_id, LEASE, text, mine.text(), now))
 
 
 def _require(connection: Connection, image_id: str, lease: Lease) -> None:

@@ -6,11 +6,13 @@ before the other had written, and wrote after it, would undo the other's work, a
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -225,6 +227,35 @@ def test_locations(writers: Writers) -> None:
         site.stop()
     found = [location["url"] for location in writers[0].show(image)["locations"]]
     assert sorted(found) == sorted(urls[0] + urls[1])
+
+
+def test_orders_for_a_location(writers: Writers) -> None:
+    """Of two orders for the same image one is taken; its task and its image come to an end, and nothing is left."""
+    images, site = [writers[0].create(disk_format="raw", container_format="bare") for _ in range(ROUNDS)], Site()
+    url, both, taken = site.add(b"content"), Barrier(2), [0] * ROUNDS
+
+    def work(api: ImageApi, number: int) -> None:
+        for turn, image in enumerate(images):
+            both.wait(30)
+            code = api.call("POST", f"{IMAGE}/{image}/locations", json={"url": url}).status_code
+            assert code in (202, 409)
+            taken[turn] += code == 202
+
+    try:
+        at_once(writers, work)
+        deadline = time.monotonic() + 30
+        for image in images:
+            while any(name.startswith("os_glance") for name in writers[0].show(image)):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+    finally:
+        site.stop()
+    assert taken == [1] * ROUNDS
+    for image in images:
+        shown = writers[1].show(image)
+        assert (shown["status"], len(shown["locations"]), bool(shown["os_hash_value"])) == ("active", 1, True)
+        [task] = writers[1].ok("GET", f"{IMAGE}/{image}/tasks").json()["tasks"]
+        assert task["status"] == "success"
 
 
 def test_what_members_say(writers: Writers) -> None:

@@ -6,11 +6,11 @@ import uuid
 from dataclasses import replace
 from datetime import timedelta
 
-from glimpse.db import tasks
+from glimpse.db import images, tasks
 from glimpse.db.engine import Database
 from glimpse.domain.context import Context
 from glimpse.domain.record import Task
-from tests.db.test_images import ADMIN, THEN
+from tests.db.test_images import ADMIN, THEN, image, put
 
 LATER = THEN + timedelta(hours=1)
 OWNER = Context(project_id="p")
@@ -57,3 +57,21 @@ def test_whose_and_for_how_long(synced: Database) -> None:
     assert not synced.read(lambda c: tasks.expired(c, "p", LATER))
     assert synced.read(lambda c: tasks.get(c, over.id)) is None
     assert synced.read(lambda c: tasks.get(c, mine.id)) == mine
+
+
+def test_open_ones_with_their_marks(synced: Database) -> None:
+    """Only what holds its image, whatever else is open; also when the image was deleted meanwhile."""
+    one, other, gone, ended = (image() for _ in range(4))
+    put(synced, one, other, gone, ended)
+    held = {each.id: task(each.id) for each in (one, gone, ended)}
+    for each in (*held.values(), task(one.id), task(other.id), task(other.id, type="import")):
+        synced.write(lambda c, each=each: tasks.insert(c, each))  # type: ignore[misc]
+    for image_id, work in held.items():
+        for name, value in (("lock", work.id), ("mark", f"mine of {image_id}")):
+            synced.write(lambda c, i=image_id, n=name, v=value: images.set_property(c, i, n, v, THEN))  # type: ignore[misc]
+    synced.write(lambda c: images.delete(c, gone, "deleted", LATER))
+    synced.write(lambda c: tasks.end(c, replace(held[ended.id], status="failure")))
+    found = synced.read(lambda c: tasks.open_with_marks(c, "location_import", "lock", "mark"))
+    expected = [(held[each.id].id, each.id, f"mine of {each.id}", THEN) for each in (one, gone)]
+    assert sorted(found) == sorted(expected)
+    assert synced.read(lambda c: tasks.open_with_marks(c, "import", "lock", "mark")) == []

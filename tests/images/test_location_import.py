@@ -184,8 +184,8 @@ async def test_bytes_that_change_between_two_looks(imports: LocationImport, site
     assert found(imports, image_id).status == "queued"
 
 
-async def left_by_another(imports: LocationImport, url: str, machine: str, age: int) -> str:
-    """An order whose process, there, was last heard of so many seconds ago."""
+async def left_by_another(imports: LocationImport, url: str, machine: str, age: int, text: str | None = None) -> str:
+    """An order whose process, there, was last heard of so many seconds ago; with that text as its lease."""
     image_id, now = queued(imports), lifecycle.now()
     task = Task(
         str(uuid.uuid4()), "location_import", "processing", "p", now, now, image_id,
@@ -196,7 +196,7 @@ async def left_by_another(imports: LocationImport, url: str, machine: str, age: 
     imports.database.write(lambda c: tasks.insert(c, task))
     imports.database.write(lambda c: images.set_property(c, image_id, LOCK, task.id, now))
     renewed = now - timedelta(seconds=age)
-    imports.database.write(lambda c: images.set_property(c, image_id, LEASE, lease.text(), renewed))
+    imports.database.write(lambda c: images.set_property(c, image_id, LEASE, text or lease.text(), renewed))
     return image_id
 
 
@@ -228,13 +228,27 @@ async def test_whoever_lost_the_lease_changes_nothing(imports: LocationImport, s
     assert only_task(imports, image_id) == task
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", json.dumps({"process": {}})])
-async def test_marks_that_nobody_understands_are_cleared(imports: LocationImport, text: str) -> None:
-    image_id = queued(imports)
-    imports.database.write(lambda c: images.set_property(c, image_id, LEASE, text, lifecycle.now()))
+@pytest.mark.parametrize("text", ["nonsense", json.dumps({"process": {}})])
+async def test_leases_that_nobody_understands_are_dead(imports: LocationImport, site: Site, text: str) -> None:
+    image_id = await left_by_another(imports, site.add(b"content"), "elsewhere", 0, text)
     await imports.resume()
     await finished(imports)
-    assert found(imports, image_id).properties == {}
+    image = found(imports, image_id)
+    assert (image.status, image.properties) == ("active", {})
+
+
+async def test_an_older_task_of_the_same_image_is_not_begun_again(imports: LocationImport, site: Site) -> None:
+    """Glance never ends what was cut off; only the task that holds the image counts."""
+    image_id = await left_by_another(imports, site.add(b"content"), "elsewhere", STALE + 10)
+    [task] = imports.tasks(ADMIN, image_id)
+    older = replace(task, id=str(uuid.uuid4()), input={**(task.input or {}), "loc_url": site.add(b"older")})
+    imports.database.write(lambda c: tasks.insert(c, older))
+    await imports.resume()
+    await finished(imports)
+    assert found(imports, image_id).size == len(b"content")
+    assert {each.id: each.status for each in imports.tasks(ADMIN, image_id)} == {
+        task.id: "success", older.id: "processing",
+    }  # fmt: skip
 
 
 async def test_a_quota_of_none(imports: LocationImport, site: Site) -> None:
