@@ -143,6 +143,29 @@ class Notifications:
         LOG.warning("%d events were dropped, as the message broker does not take them", count)
 
 
+class _OnceAMinute(logging.Filter):
+    """oslo.messaging complains of every event and every attempt, with traceback and payload; this is what is left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.ERROR:
+            return True
+        now, text = time.monotonic(), str(record.msg)
+        if now - self._said.get(text, -math.inf) < REMIND:
+            return False
+        self._said[text] = now
+        if record.exc_info and record.exc_info[1] is not None:
+            why = " ".join(str(record.exc_info[1]).split())
+            record.msg, record.args, record.exc_info = "events are lost, as they cannot be sent: %s", (why,), None
+        return True
+
+
+_ONCE_A_MINUTE = _OnceAMinute()
+
+
 class _Bus:
     """oslo.messaging's drivers as they are configured; its own Notifier would give late events the time of sending.
 
@@ -181,6 +204,8 @@ class _Bus:
             invoke_args=(conf,), invoke_kwds={"topics": options.topics, "transport": self._transport},
         )  # fmt: skip
         self._drivers: list[Any] = [extension.obj for extension in loaded]
+        for name in ("oslo_messaging.notify.messaging", "oslo.messaging._drivers.impl_rabbit"):
+            logging.getLogger(name).addFilter(_ONCE_A_MINUTE)
 
     def send(self, message: dict[str, Any]) -> None:
         """Hand a message to each driver. Those of messaging wait for the broker as long as `retry` says."""

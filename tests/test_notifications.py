@@ -178,6 +178,17 @@ def test_without_a_broker_memory_and_calls_stay_small(configure: Configure, capl
     assert "hush-hush" not in caplog.text
 
 
+def test_the_log_is_spared(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    """With `retry` events are lost one by one, and the library has much to say of each."""
+    default = f"transport_url = {NOBODY}"
+    tell_and_stop(configure(default=default, events="driver = messagingv2\nretry = 0"), *["image.x"] * 5)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "oslo_messaging.notify.messaging"]
+    assert line.startswith("events are lost, as they cannot be sent: ")
+    assert "refused" in line
+    assert len(caplog.records) < 5
+    assert "Traceback" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("url", "driver"),
     [
