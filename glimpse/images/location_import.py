@@ -48,6 +48,7 @@ _PROGRESS = ("os_glance_importing_to_stores", "os_glance_failed_import")
 
 LOOK = 5.0  # seconds between two looks whether the image is still there, which renew the lease
 RESUME = 45.0  # seconds between two looks for work whose process died; a new process looks at once
+AT_ONCE = 16  # places that one worker looks at and hashes; more of them wait
 LOCK_HOLDS = timedelta(minutes=60)  # since the task was last heard of; twice that while it has not begun
 
 FAILED = "Task failed due to Internal Error"  # all that clients learn: the reason would tell of ports (OSSN-0078)
@@ -71,6 +72,7 @@ class LocationImport:
     notifications: Notifications
     leases: Leases = field(default_factory=Leases)
     running: set[asyncio.Task[None]] = field(default_factory=set)
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     # --- the calls ---------------------------------------------------------------------------------------------------
 
@@ -200,7 +202,8 @@ class LocationImport:
         """One order, from where it is to its end. What the database keeps from ending is left to `resume`."""
         there = asyncio.create_task(self._renew(image_id, task_id, lease))
         try:
-            await self._run(image_id, task_id, lease, there)
+            async with self.slots:
+                await self._run(image_id, task_id, lease, there)
         except Unavailable:
             LOG.warning("image %s: its location waits for the database", image_id)
         except Conflict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -249,6 +250,27 @@ async def test_an_older_task_of_the_same_image_is_not_begun_again(imports: Locat
     assert {each.id: each.status for each in imports.tasks(ADMIN, image_id)} == {
         task.id: "success", older.id: "processing",
     }  # fmt: skip
+
+
+async def test_so_many_at_once(imports: LocationImport, site: Site) -> None:
+    narrow = replace(imports, slots=asyncio.Semaphore(2), running=set())
+    reading: list[int] = []
+    most = 0
+
+    def read(path: str) -> None:
+        nonlocal most
+        reading.append(1)
+        most = max(most, len(reading))
+        time.sleep(0.05)
+        reading.pop()
+
+    site.before = read
+    made = [queued(narrow) for _ in range(6)]
+    for image_id in made:
+        await narrow.add(ADMIN, image_id, NewLocation(site.add(b"content")), "req-1")
+    await finished(narrow)
+    assert most == 2
+    assert all(found(narrow, image_id).os_hash_value for image_id in made)
 
 
 async def test_a_quota_of_none(imports: LocationImport, site: Site) -> None:
