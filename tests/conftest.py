@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 import pytest
 
 from tests.rig.clients import Clients
-from tests.rig.databases import MariaDB, PostgreSQL
+from tests.rig.databases import Galera, MariaDB, PostgreSQL
 from tests.rig.keystone import Keystone
 from tests.rig.memcached import Memcached
 from tests.rig.rabbitmq import RabbitMQ
@@ -58,6 +58,17 @@ def mariadb(rig_folder: Path) -> Iterator[MariaDB]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def galera(rig_folder: Path) -> Iterator[Galera]:
+    """The Galera cluster of this run."""
+    cluster = Galera(rig_folder / "galera")
+    cluster.start()
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 @pytest.fixture(scope="session")

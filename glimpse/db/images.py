@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from glimpse.db import image_documents
+from glimpse.db import galera, image_documents
 from glimpse.db.prepared import Prepared
 from glimpse.db.tables import image_locations, image_members, image_properties, image_tags, images
 from glimpse.domain.context import Context
@@ -60,6 +60,8 @@ def get(connection: Connection, image_id: str, context: Context, lock: bool = Fa
     """
     if len(image_id) > 36 or not is_storable(image_id):
         raise not_found(image_id)
+    if lock:
+        galera.claim(connection, image_id)
     image = from_rows(connection, image_id, context, lock) if lock else _from_document(connection, image_id, context)
     # MariaDB finds an id in any spelling, but files and children have the one it was created with.
     if image is None or image.id != image_id or not is_visible(image, context):

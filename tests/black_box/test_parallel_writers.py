@@ -31,14 +31,19 @@ NAMESPACES = "/v2/metadefs/namespaces"
 Writers = tuple[ImageApi, ImageApi]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", "mariadb", "galera", "postgresql"])
 def writers(request: pytest.FixtureRequest, rig_folder: Path) -> Iterator[Writers]:
-    """Two services with one worker each, on one database; nobody has to show who they are."""
+    """Two services with one worker each, on one database; nobody has to show who they are.
+
+    In the Galera cluster each has a node of its own, which answers reads when it has what was written on the other.
+    """
     folder = rig_folder / f"writers-{request.param}"
     folder.mkdir()
-    url = f"sqlite:///{folder}/glance.sqlite"
-    if request.param != "sqlite":
-        url = request.getfixturevalue(request.param).fresh_url()
+    urls = [f"sqlite:///{folder}/glance.sqlite"] * 2
+    if request.param == "galera":
+        urls = list(request.getfixturevalue("galera").fresh_urls())
+    elif request.param != "sqlite":
+        urls = [request.getfixturevalue(request.param).fresh_url()] * 2
     sections: dict[str, dict[str, object]] = {
         "DEFAULT": {
             "enabled_backends": "fs:file,web:http",
@@ -47,12 +52,12 @@ def writers(request: pytest.FixtureRequest, rig_folder: Path) -> Iterator[Writer
             **{f"image_{part}_quota": -1 for part in ("property", "tag", "member", "location")},
         },
         "import_filtering_opts": {"allowed_hosts": "[127.0.0.1]", "allowed_ports": "[]"},
-        "database": {"connection": url},
         "fs": {"filesystem_store_datadir": folder / "images"},
     }
     factory = ServiceFactory(Glimpse, folder)
     try:
-        first, second = factory(sections), factory(sections)
+        databases = [{"connection": url, "mysql_wsrep_sync_wait": 1} for url in urls]
+        first, second = (factory({**sections, "database": database}) for database in databases)
         yield ImageApi(first.url, None), ImageApi(second.url, None)
     finally:
         factory.stop_all()

@@ -1,4 +1,4 @@
-"""MariaDB and PostgreSQL, each in a folder of its own, tuned to forget at a power cut and to be quick."""
+"""MariaDB, one server or a Galera cluster, and PostgreSQL, tuned to forget at a power cut and to be quick."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -45,7 +45,7 @@ def _prepare(command: list[str | Path], user: str | None) -> None:
 class MariaDB:
     """A MariaDB server; `rig` may do everything. The database's own root has no password."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
         self.port = free_port()
         self.socket = folder / "mysqld.sock"
         user = _service_user("mysql")
@@ -66,10 +66,8 @@ class MariaDB:
             f"--pid-file={data}/pid", "--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve",
             "--character-set-server=utf8mb4", "--max-connections=500", "--performance-schema=OFF",
             "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M", f"--init-file={grants}",
-            # one that starts deletes the temporary tables of others in the same place
-            f"--tmpdir={data}",
             # written at each commit, but not waited for: survives kill -9 of the server, not of the machine
-            "--innodb-flush-log-at-trx-commit=2", "--innodb-doublewrite=OFF", "--sync-binlog=0",
+            "--innodb-flush-log-at-trx-commit=2", "--innodb-doublewrite=OFF", "--sync-binlog=0", *options,
         ]  # fmt: skip
         self.process = Process("MariaDB", command, folder / "log", user=user)
 
@@ -99,6 +97,57 @@ class MariaDB:
         name = f"glimpse_{secrets.token_hex(4)}"
         self.execute(f"CREATE DATABASE {name}")
         return f"mysql+pymysql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{name}"
+
+
+class Galera:
+    """Two nodes of one cluster of MariaDB servers."""
+
+    def __init__(self, folder: Path) -> None:
+        first = free_port()
+        own(folder, _service_user("mysql"))
+        self._nodes = [
+            MariaDB(folder / "1", [*_cluster_options(first, "gcomm://"), "--wsrep-new-cluster"]),
+            MariaDB(folder / "2", _cluster_options(free_port(), f"gcomm://127.0.0.1:{first}")),
+        ]
+
+    def start(self) -> None:
+        """Start both, the second with a copy of the first one's data. Raises `ServerFailed`."""
+        for node in self._nodes:
+            node.process.start(lambda node=node: _takes_part(node))  # type: ignore[misc]
+
+    def stop(self) -> None:
+        """Stop both."""
+        for node in reversed(self._nodes):
+            node.stop()
+
+    def fresh_urls(self) -> tuple[str, str]:
+        """Make an empty database and return its URL on each node."""
+        first, second = self._nodes
+        url = first.fresh_url()
+        return url, url.replace(f":{first.port}/", f":{second.port}/")
+
+
+def _cluster_options(port: int, cluster: str) -> list[str]:
+    """For a node that the others reach on that port; `cluster` says where they are."""
+    provider = [
+        f"base_port={port}", f"gmcast.listen_addr=tcp://127.0.0.1:{port}",
+        f"ist.recv_addr=tcp://127.0.0.1:{free_port()}", "gcache.size=32M",
+    ]  # fmt: skip
+    return [
+        "--wsrep-on=ON", "--wsrep-provider=/usr/lib/galera/libgalera_smm.so", "--wsrep-cluster-name=glimpse",
+        f"--wsrep-cluster-address={cluster}", f"--wsrep-node-address=127.0.0.1:{port}",
+        f"--wsrep-provider-options={';'.join(provider)}", "--wsrep-sst-method=rsync",
+        f"--wsrep-sst-receive-address=127.0.0.1:{free_port()}", "--binlog-format=ROW", "--innodb-autoinc-lock-mode=2",
+    ]  # fmt: skip
+
+
+def _takes_part(node: MariaDB) -> bool:
+    """Whether the node has the cluster's data and answers."""
+    try:
+        node.execute("SELECT COUNT(*) FROM mysql.global_priv")
+    except pymysql.Error:
+        return False
+    return True
 
 
 class PostgreSQL:
