@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CLIENT := .cache/clients
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup serve client check test test-glance format bench bench-glance clean
+.PHONY: help setup serve client check test test-glance format bench bench-glance bench-million clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench: $(VENV)/stamp ## measure against nginx, plain hashing and raw SQL
 
 bench-glance: $(VENV)/stamp ## measure against the real Glance
 	@$(BIN)/python -m bench.glance
+
+bench-million: $(VENV)/stamp ## measure lists of a million images (about 15 minutes)
+	@$(BIN)/python -m bench.million
 
 clean: ## remove what set-up and tests made, but not ./state
 	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache

@@ -13,7 +13,8 @@ from pathlib import Path
 from bench.measure import Row
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-HEAD = "# Results\n\nWritten by `make bench` and `make bench-glance`; ratios of medians of runs in turn.\n"
+COMMANDS = "`make bench`, `make bench-glance` and `make bench-million`"
+HEAD = f"# Results\n\nWritten by {COMMANDS}; ratios of medians of runs in turn.\n"
 PACKAGES = ("aiohttp", "SQLAlchemy", "PyMySQL", "orjson")
 
 
