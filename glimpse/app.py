@@ -34,6 +34,7 @@ from glimpse.images.location_import import LocationImport
 from glimpse.images.locations import Locations
 from glimpse.images.manage import Records
 from glimpse.images.sharing import Sharing
+from glimpse.images.tasks import Tasks
 from glimpse.images.uri_filter import UriFilter
 from glimpse.metadefs.manage import Metadefs
 from glimpse.notifications import Notifications, check_notifications
@@ -95,17 +96,14 @@ class Application:
         self._operator = OperatorCalls(settings, published(foundation.schema))
         image_calls = ImageCalls(settings, records, self._stores)
         locations = Locations(
-            settings,
-            self._database,
-            foundation.policy,
-            self._stores,
-            self._data,
-            self._notifications,
+            settings, self._database, foundation.policy, self._stores, self._data, self._notifications,
             UriFilter(settings.uri_filter),
-        )
+        )  # fmt: skip
+        tasks = Tasks(settings, self._database, foundation.policy)
         self._imports = LocationImport(
-            settings, self._database, foundation.policy, self._stores, locations, self._quotas, self._notifications
-        )
+            settings, self._database, foundation.policy, self._stores, locations, tasks, self._quotas,
+            self._notifications,
+        )  # fmt: skip
         self._calls = Calls(
             images=image_calls,
             image_data=ImageDataCalls(settings, self._database, records, self._data, image_calls),
@@ -113,7 +111,7 @@ class Application:
                 records, Sharing(settings, self._database, foundation.policy, self._notifications)
             ),
             info=InfoCalls(settings, foundation.policy, self._stores, self._quotas),
-            locations=LocationCalls(image_calls, locations, self._imports),
+            locations=LocationCalls(image_calls, locations, self._imports, tasks),
             metadefs=MetadefCalls(settings, Metadefs(self._database, foundation.policy, self._notifications)),
             operator=self._operator,
         )

@@ -15,6 +15,7 @@ from glimpse.domain.locations import NewLocation
 from glimpse.domain.record import Task
 from glimpse.images.location_import import LocationImport
 from glimpse.images.locations import Locations
+from glimpse.images.tasks import Tasks
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class LocationCalls:
     images: ImageCalls
     locations: Locations
     imports: LocationImport
+    image_tasks: Tasks
 
     async def update(self, request: Request, incoming: web.BaseRequest) -> Reply:
         """PATCH /v2/images/{image_id}"""
@@ -47,12 +49,12 @@ class LocationCalls:
 
     def list(self, request: Request) -> Reply:
         """GET /v2/images/{image_id}/locations"""
-        found = self.imports.list(request.context, request.parts["image_id"])
+        found = self.locations.find(request.context, request.parts["image_id"])
         return json_reply([self.images.location(each) for each in found])
 
     def tasks(self, request: Request) -> Reply:
         """GET /v2/images/{image_id}/tasks"""
-        found = self.imports.tasks(request.context, request.parts["image_id"])
+        found = self.image_tasks.find(request.context, request.parts["image_id"])
         return json_reply({"tasks": [_task(each) for each in found]})
 
 

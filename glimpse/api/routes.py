@@ -12,8 +12,9 @@ from typing import Any
 from aiohttp import web
 
 from glimpse.api.image_data import ImageDataCalls
+from glimpse.api.image_list import LIST_PARAMETERS
 from glimpse.api.image_parts import ImagePartCalls
-from glimpse.api.images import LIST_PARAMETERS, ImageCalls
+from glimpse.api.images import ImageCalls
 from glimpse.api.info import InfoCalls
 from glimpse.api.locations import LocationCalls
 from glimpse.api.metadefs import (

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from glimpse.access.policy import Policy, require_owner
 from glimpse.access.quota import Quotas, Reservation
@@ -23,7 +22,6 @@ from glimpse.db import images
 from glimpse.db.engine import Connection, Database
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
-from glimpse.domain.formats import ContentInspector
 from glimpse.domain.lifecycle import LEASE_PROPERTY
 from glimpse.domain.record import Image, Location
 from glimpse.errors import (
@@ -33,11 +31,10 @@ from glimpse.errors import (
     GlimpseError,
     Gone,
     NotFound,
-    SizeMismatch,
-    TooLarge,
     Unavailable,
 )
 from glimpse.images.leases import RENEW, Lease, Leases, parse
+from glimpse.images.passage import Passage, over_cap
 from glimpse.notifications import Notifications, stores_of_import
 from glimpse.settings import Settings
 from glimpse.stores.driver import Reader, Stored
@@ -50,7 +47,6 @@ T = TypeVar("T")
 SWEEP = 300.0  # seconds between two looks for killed uploads; a new process looks at once
 SWEEP_WITHOUT_DATABASE = 2.0  # seconds, while the database is away
 ERASE_AFTER = 60  # seconds that the caller who deleted an image gets to erase its bytes before a sweep does
-INLINE = 64 * 1024  # bytes; a thread costs more than hashing so little
 FINISH_FOR = 30.0  # seconds to try to make a stored image active while the database is away
 
 _SIGNATURE = ("img_signature", "img_signature_hash_method", "img_signature_key_type", "img_signature_certificate_uuid")
@@ -81,7 +77,7 @@ class ImageData:
         """
         store = self._choose(store_id)
         if size is not None and size > self.settings.image_size_cap:
-            raise _over_cap(self.settings.image_size_cap)
+            raise over_cap(self.settings.image_size_cap)
         lease = self.leases.take(store.id)
         renewal = None
         try:
@@ -422,86 +418,3 @@ class OpenImage:
 
     reader: Reader
     ranges: bool
-
-
-class Passage:
-    """Everything that is done to bytes on their way into a store: counted, hashed, inspected, once for all drivers."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        image: Image,
-        size: int | None,
-        room: Callable[[int], Awaitable[None]] | None,
-        alive: asyncio.Task[None],
-    ) -> None:
-        """`room` is asked before so many bytes in all go on; `alive` ends when the upload is nobody's any more."""
-        self._cap = settings.image_size_cap
-        self._expected = size
-        self._room = room
-        self._alive = alive
-        self._algorithm = settings.hashing_algorithm
-        self._md5 = hashlib.md5(usedforsecurity=False)
-        self._hash = hashlib.new(self._algorithm, usedforsecurity=False)
-        self._inspector: ContentInspector | None = None
-        if image.container_format == "bare":
-            formats = settings.formats
-            self._inspector = ContentInspector(
-                image.disk_format or "", formats.require_match, formats.gpt_checks_nonfatal
-            )
-        self._size = 0
-        self._virtual_size: int | None = None
-
-    async def through(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        """The same blocks; while the store writes one, its hashes are computed beside.
-
-        Raises `SizeMismatch`, `TooLarge`, `Gone`, `UnsupportedMediaType`, the last before the stream ends, so that a
-        store never publishes what is refused.
-        """
-        async for block in blocks:
-            self._count(len(block))
-            if self._room is not None:
-                await self._room(self._size)
-            work = [self._md5.update, self._hash.update, *([self._inspector.feed] if self._inspector else [])]
-            if len(block) <= INLINE:
-                for step in work:
-                    step(block)
-                yield block
-                continue
-            steps = [asyncio.ensure_future(asyncio.to_thread(step, block)) for step in work]
-            try:
-                yield block
-            finally:
-                await asyncio.wait(steps)
-            for finished in steps:
-                finished.result()
-        if self._expected is not None and self._size != self._expected:
-            raise SizeMismatch(f"The image data has {self._size} bytes, but {self._expected} were announced.")
-        if self._inspector is not None:
-            self._virtual_size = await asyncio.to_thread(self._inspector.conclude)
-
-    def _count(self, length: int) -> None:
-        self._size += length
-        if self._size > self._cap:
-            raise _over_cap(self._cap)
-        if self._expected is not None and self._size > self._expected:
-            raise SizeMismatch(f"The image data has more than the {self._expected} bytes that were announced.")
-        if self._alive.done():
-            raise Gone("The image was deleted during its upload.")
-
-    def hexdigest(self) -> str:
-        """The hash of all that passed."""
-        return self._hash.hexdigest()
-
-    def facts(self) -> dict[str, Any]:
-        """What the record learns from the bytes."""
-        return {
-            "checksum": self._md5.hexdigest(),
-            "os_hash_algo": self._algorithm,
-            "os_hash_value": self.hexdigest(),
-            "virtual_size": self._virtual_size,
-        }
-
-
-def _over_cap(cap: int) -> TooLarge:
-    return TooLarge(f"The image data is larger than image_size_cap allows ({cap} bytes).")

@@ -21,7 +21,6 @@ import random
 import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from typing import Any
 
 from glimpse.access.policy import Policy
@@ -33,23 +32,21 @@ from glimpse.domain.context import Context
 from glimpse.domain.locations import NewLocation, Unmeasured
 from glimpse.domain.record import Image, Location, Task
 from glimpse.errors import BadRequest, Conflict, Forbidden, GlimpseError, Gone, NotFound, Unavailable
+from glimpse.images import import_lock
 from glimpse.images.leases import Lease, Leases, parse
 from glimpse.images.locations import Locations, is_web
+from glimpse.images.tasks import Tasks
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings
 from glimpse.stores.registry import Stores
 
 LOG = logging.getLogger(__name__)
 
-LOCK = "os_glance_import_task"
 LEASE = "os_glance_location_lease"
-# What an import was doing to stores when its lock was broken (spec 1.3.6).
-_PROGRESS = ("os_glance_importing_to_stores", "os_glance_failed_import")
 
 LOOK = 5.0  # seconds between two looks whether the image is still there, which renew the lease
 RESUME = 45.0  # seconds between two looks for work whose process died; a new process looks at once
 AT_ONCE = 16  # places that one worker looks at and hashes; more of them wait
-LOCK_HOLDS = timedelta(minutes=60)  # since the task was last heard of; twice that while it has not begun
 
 FAILED = "Task failed due to Internal Error"  # all that clients learn: the reason would tell of ports (OSSN-0078)
 _SYSTEM = Context(is_admin=True)
@@ -68,6 +65,7 @@ class LocationImport:
     policy: Policy
     stores: Stores
     locations: Locations
+    tasks: Tasks
     quotas: Quotas
     notifications: Notifications
     leases: Leases = field(default_factory=Leases)
@@ -115,11 +113,8 @@ class LocationImport:
                 raise Unmeasured([wanted.url])
             if passes is False:
                 raise BadRequest("The service may not fetch from there.")
-            given_up = None
-            if LOCK in image.properties:
-                given_up = self._break_lock(connection, image, image.properties[LOCK] or "", task.created_at)
+            given_up = import_lock.take(connection, image, task, self.tasks)
             tasks.insert(connection, task)
-            images.set_property(connection, image_id, LOCK, task.id, task.created_at)
             images.set_property(connection, image_id, LEASE, lease.text(), task.created_at)
             return given_up
 
@@ -135,55 +130,6 @@ class LocationImport:
         web = any(each.store.facts.type == "http" for each in self.stores)
         if not web or not is_web(url):
             raise Forbidden("Only places on the web can be named, and only where a store reads from there.")
-
-    def _break_lock(self, connection: Connection, image: Image, task_id: str, now: datetime) -> Task | None:
-        """Take a lock whose owner has not been heard of for long; its task, if that failed by it.
-
-        Raises `Conflict` while it holds.
-        """
-        task = tasks.get(connection, task_id)
-        given_up = None
-        if task is not None:
-            holds = LOCK_HOLDS * (2 if task.status == "pending" else 1)
-            if now - task.updated_at < holds:
-                raise Conflict("Another task works on the image.")
-            if task.status in ("pending", "processing"):
-                given_up = self._ended(task, "failure", "Expired lock preempted")
-                tasks.end(connection, given_up)
-            stores = (task.input or {}).get("backend") or ()
-            for name in _PROGRESS:
-                names = (image.properties.get(name) or "").split(",")
-                if not set(stores).isdisjoint(names):
-                    left = ",".join(each for each in names if each not in stores)
-                    images.set_property(connection, image.id, name, left, now)
-        images.drop_property(connection, image.id, LOCK, task_id)
-        return given_up
-
-    def tasks(self, context: Context, image_id: str) -> list[Task]:
-        """The tasks of an image, as far as they are the caller's (a record). Raises `NotFound`."""
-        now = lifecycle.now()
-
-        def read(connection: Connection) -> tuple[Image, list[Task], bool]:
-            image = images.get(connection, image_id, context)
-            found = tasks.of_image(connection, image_id, context, now)
-            return image, found, tasks.expired(connection, context.project_id, now)
-
-        try:
-            image, found, expired = self.database.read(read)
-            self.policy.require_for_image("get_image", context, image)
-        except NotFound as error:
-            raise NotFound("There is no such image.") from error
-        if expired and not context.read_only:
-            self.database.write(lambda connection: tasks.forget(connection, context.project_id, now))
-        return found
-
-    def list(self, context: Context, image_id: str) -> tuple[Location, ...]:
-        """All locations, for other services (a record). Raises `NotFound`, `Forbidden`."""
-        image = self.database.read(lambda connection: images.get(connection, image_id, context))
-        self.policy.require_for_image("fetch_image_location", context, image)
-        if image.status == "deactivated" and not context.is_admin:
-            return ()
-        return tuple(self.stores.by_weight(image.locations))
 
     # --- the work ----------------------------------------------------------------------------------------------------
 
@@ -335,13 +281,13 @@ class LocationImport:
             try:
                 image = images.get(connection, image_id, _SYSTEM, lock=True)
             except NotFound:
-                ended = self._ended(task, "failure", FAILED)
+                ended = self.tasks.ended(task, "failure", FAILED)
             else:
                 if image.status == "importing" or (facts and not image.os_hash_value):
                     after = "active" if image.status == "importing" else image.status
                     images.set_status(connection, image_id, image.status, after, now, **facts)
                     changed = image.with_(status=after, updated_at=now, **facts)
-                ended = self._ended(task, "success", "", {"image_id": image_id})
+                ended = self.tasks.ended(task, "success", "", {"image_id": image_id})
             tasks.end(connection, ended)
             _let_go(connection, image_id, task.id, lease)
             return changed, ended
@@ -366,7 +312,7 @@ class LocationImport:
                             images.remove_location(connection, location.id, now, "deleted")
                     images.set_status(connection, image_id, "importing", "queued", now)
                     changed = image.with_(status="queued", size=None, virtual_size=None, updated_at=now)
-            ended = self._ended(task, "failure", FAILED)
+            ended = self.tasks.ended(task, "failure", FAILED)
             tasks.end(connection, ended)
             _let_go(connection, image_id, task.id, lease)
             return changed, ended
@@ -379,11 +325,6 @@ class LocationImport:
         self.notifications.tell(f"task.{task.status}", task)
         if task.status == "success":
             self.notifications.tell("task.run", task)
-
-    def _ended(self, task: Task, status: str, message: str, result: dict[str, str] | None = None) -> Task:
-        now = lifecycle.now()
-        expires = now + timedelta(hours=self.settings.task_time_to_live)
-        return replace(task, status=status, message=message, result=result, updated_at=now, expires_at=expires)
 
     async def _renew(self, image_id: str, task_id: str, lease: Lease) -> None:
         """Says from time to time that the work goes on; ends when the image was deleted or taken over."""
@@ -417,7 +358,7 @@ class LocationImport:
     async def resume(self) -> None:
         """Go on with every order whose process has died. Raises `Unavailable`."""
         open_ones = await self.database.run(
-            self.database.read, lambda c: tasks.open_with_marks(c, "location_import", LOCK, LEASE)
+            self.database.read, lambda c: tasks.open_with_marks(c, "location_import", import_lock.LOCK, LEASE)
         )
         for task_id, image_id, text, renewed in open_ones:
             old = parse(text)
@@ -446,5 +387,4 @@ def _require(connection: Connection, image_id: str, lease: Lease) -> None:
 def _let_go(connection: Connection, image_id: str, task_id: str, lease: Lease) -> None:
     """Take lock and lease off the image, also off a deleted one."""
     images.drop_property(connection, image_id, LEASE, lease.text())
-    with contextlib.suppress(Conflict):
-        images.drop_property(connection, image_id, LOCK, task_id)
+    import_lock.release(connection, image_id, task_id)

@@ -94,6 +94,14 @@ class Locations:
             return None
         return next((each for each in self.stores if scheme in each.store.facts.schemes), None)
 
+    def find(self, context: Context, image_id: str) -> tuple[Location, ...]:
+        """All locations, for other services. Raises `NotFound`, `Forbidden`."""
+        image = self.database.read(lambda connection: images.get(connection, image_id, context))
+        self.policy.require_for_image("fetch_image_location", context, image)
+        if image.status == "deactivated" and not context.is_admin:
+            return ()
+        return tuple(self.stores.by_weight(image.locations))
+
     def leave(self, context: Context, image_id: str, store_id: str) -> tuple[None, list[Location]]:
         """Take an image out of one of its stores (API reference, Delete image from store); for `settle`.
 

@@ -17,7 +17,7 @@ import pytest
 from glimpse.access.policy import Policy
 from glimpse.access.quota import Quotas
 from glimpse.db import images, tasks
-from glimpse.db.engine import Database
+from glimpse.db.engine import Connection, Database
 from glimpse.db.schema import Schema
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
@@ -25,9 +25,11 @@ from glimpse.domain.locations import NewLocation
 from glimpse.domain.record import Image, Task
 from glimpse.errors import Conflict
 from glimpse.images.data import ImageData
+from glimpse.images.import_lock import LOCK
 from glimpse.images.leases import STALE, Leases, this_process
-from glimpse.images.location_import import LEASE, LOCK, LocationImport
+from glimpse.images.location_import import LEASE, LocationImport
 from glimpse.images.locations import Locations
+from glimpse.images.tasks import Tasks
 from glimpse.images.uri_filter import UriFilter
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings, load
@@ -58,7 +60,8 @@ async def imports(settings: Settings) -> AsyncIterator[LocationImport]:
     quotas = Quotas(database, 0, None)
     data = ImageData(settings, database, policy, stores, notifications, quotas)
     places = Locations(settings, database, policy, stores, data, notifications, UriFilter(settings.uri_filter))
-    made = LocationImport(settings, database, policy, stores, places, quotas, notifications)
+    tasks_of_images = Tasks(settings, database, policy)
+    made = LocationImport(settings, database, policy, stores, places, tasks_of_images, quotas, notifications)
     yield made
     await made.stop()
     await stores.close()
@@ -86,7 +89,7 @@ def found(imports: LocationImport, image_id: str) -> Image:
 
 
 def only_task(imports: LocationImport, image_id: str) -> Task:
-    [task] = imports.tasks(ADMIN, image_id)
+    [task] = imports.tasks.find(ADMIN, image_id)
     return task
 
 
@@ -101,10 +104,10 @@ def locked(imports: LocationImport, image_id: str, status: str, age: timedelta) 
     task = Task(str(uuid.uuid4()), "api_image_import", status, "p", then, then, image_id, input={"backend": ["fs"]})
     properties = {LOCK: task.id, "os_glance_importing_to_stores": "fs,web", "os_glance_failed_import": ""}
 
-    def work(connection: object) -> None:
-        tasks.insert(connection, task)  # type: ignore[arg-type]
+    def work(connection: Connection) -> None:
+        tasks.insert(connection, task)
         for name, value in properties.items():
-            images.set_property(connection, image_id, name, value, then)  # type: ignore[arg-type]
+            images.set_property(connection, image_id, name, value, then)
 
     imports.database.write(work)
     return task
@@ -241,13 +244,13 @@ async def test_leases_that_nobody_understands_are_dead(imports: LocationImport, 
 async def test_an_older_task_of_the_same_image_is_not_begun_again(imports: LocationImport, site: Site) -> None:
     """Glance never ends what was cut off; only the task that holds the image counts."""
     image_id = await left_by_another(imports, site.add(b"content"), "elsewhere", STALE + 10)
-    [task] = imports.tasks(ADMIN, image_id)
+    [task] = imports.tasks.find(ADMIN, image_id)
     older = replace(task, id=str(uuid.uuid4()), input={**(task.input or {}), "loc_url": site.add(b"older")})
     imports.database.write(lambda c: tasks.insert(c, older))
     await imports.resume()
     await finished(imports)
     assert found(imports, image_id).size == len(b"content")
-    assert {each.id: each.status for each in imports.tasks(ADMIN, image_id)} == {
+    assert {each.id: each.status for each in imports.tasks.find(ADMIN, image_id)} == {
         task.id: "success", older.id: "processing",
     }  # fmt: skip
 

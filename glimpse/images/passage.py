@@ -1,0 +1,99 @@
+"""What happens to the bytes of an upload between the client and the store, once for all drivers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from glimpse.domain.formats import ContentInspector
+from glimpse.domain.record import Image
+from glimpse.errors import Gone, SizeMismatch, TooLarge
+from glimpse.settings import Settings
+
+INLINE = 64 * 1024  # bytes; a thread costs more than hashing so little
+
+
+class Passage:
+    """One upload on its way into a store: counted, hashed, inspected."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        image: Image,
+        size: int | None,
+        room: Callable[[int], Awaitable[None]] | None,
+        alive: asyncio.Task[None],
+    ) -> None:
+        """`room` is asked before so many bytes in all go on; `alive` ends when the upload is nobody's any more."""
+        self._cap = settings.image_size_cap
+        self._expected = size
+        self._room = room
+        self._alive = alive
+        self._algorithm = settings.hashing_algorithm
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._hash = hashlib.new(self._algorithm, usedforsecurity=False)
+        self._inspector: ContentInspector | None = None
+        if image.container_format == "bare":
+            formats = settings.formats
+            self._inspector = ContentInspector(
+                image.disk_format or "", formats.require_match, formats.gpt_checks_nonfatal
+            )
+        self._size = 0
+        self._virtual_size: int | None = None
+
+    async def through(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """The same blocks; while the store writes one, its hashes are computed beside.
+
+        Raises `SizeMismatch`, `TooLarge`, `Gone`, `UnsupportedMediaType`, the last before the stream ends, so that a
+        store never publishes what is refused.
+        """
+        async for block in blocks:
+            self._count(len(block))
+            if self._room is not None:
+                await self._room(self._size)
+            work = [self._md5.update, self._hash.update, *([self._inspector.feed] if self._inspector else [])]
+            if len(block) <= INLINE:
+                for step in work:
+                    step(block)
+                yield block
+                continue
+            steps = [asyncio.ensure_future(asyncio.to_thread(step, block)) for step in work]
+            try:
+                yield block
+            finally:
+                await asyncio.wait(steps)
+            for finished in steps:
+                finished.result()
+        if self._expected is not None and self._size != self._expected:
+            raise SizeMismatch(f"The image data has {self._size} bytes, but {self._expected} were announced.")
+        if self._inspector is not None:
+            self._virtual_size = await asyncio.to_thread(self._inspector.conclude)
+
+    def _count(self, length: int) -> None:
+        self._size += length
+        if self._size > self._cap:
+            raise over_cap(self._cap)
+        if self._expected is not None and self._size > self._expected:
+            raise SizeMismatch(f"The image data has more than the {self._expected} bytes that were announced.")
+        if self._alive.done():
+            raise Gone("The image was deleted during its upload.")
+
+    def hexdigest(self) -> str:
+        """The hash of all that passed."""
+        return self._hash.hexdigest()
+
+    def facts(self) -> dict[str, Any]:
+        """What the record learns from the bytes."""
+        return {
+            "checksum": self._md5.hexdigest(),
+            "os_hash_algo": self._algorithm,
+            "os_hash_value": self.hexdigest(),
+            "virtual_size": self._virtual_size,
+        }
+
+
+def over_cap(cap: int) -> TooLarge:
+    """The refusal of more bytes than image_size_cap."""
+    return TooLarge(f"The image data is larger than image_size_cap allows ({cap} bytes).")
