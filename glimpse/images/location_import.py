@@ -112,7 +112,8 @@ class LocationImport:
             if is_web(wanted.url) and passes is None:
                 raise Unmeasured([wanted.url])
             if passes is False:
-                raise BadRequest("The service may not fetch from there.")
+                # Clients look for the words about filtering.
+                raise BadRequest("The URI does not pass filtering: the service may not fetch from there.")
             given_up = import_lock.take(connection, image, task, self.tasks)
             tasks.insert(connection, task)
             images.set_property(connection, image_id, LEASE, lease.text(), task.created_at)
@@ -212,7 +213,8 @@ class LocationImport:
             for leftover in found.locations:  # refused before, or an upload that Glance has refused
                 images.remove_location(connection, leftover.id, now)
             images.add_location(connection, image.id, location, now)
-            facts = {} if secure else said
+            # The algorithm at once, so that clients see that a hash is on its way (so does Glance).
+            facts = {"os_hash_algo": wanted.algorithm or self.settings.hashing_algorithm} if secure else said
             images.set_status(connection, image.id, "queued", status, now, size=size, **facts)
             tasks.start(connection, task.id, now)
             return images.get(connection, image.id, _SYSTEM)
@@ -275,6 +277,9 @@ class LocationImport:
         return {"checksum": md5.hexdigest(), "os_hash_algo": algorithm, "os_hash_value": other.hexdigest()}
 
     def _finish(self, image_id: str, task: Task, facts: dict[str, str], lease: Lease) -> None:
+        # Without a hash there is no algorithm either.
+        learnt: dict[str, str | None] = {**facts} if facts else {"os_hash_algo": None}
+
         def work(connection: Connection) -> tuple[Image | None, Task]:
             now, changed = lifecycle.now(), None
             _require(connection, image_id, lease)
@@ -283,10 +288,10 @@ class LocationImport:
             except NotFound:
                 ended = self.tasks.ended(task, "failure", FAILED)
             else:
-                if image.status == "importing" or (facts and not image.os_hash_value):
+                if image.status == "importing" or (image.os_hash_algo and not image.os_hash_value):
                     after = "active" if image.status == "importing" else image.status
-                    images.set_status(connection, image_id, image.status, after, now, **facts)
-                    changed = image.with_(status=after, updated_at=now, **facts)
+                    images.set_status(connection, image_id, image.status, after, now, **learnt)
+                    changed = image.with_(status=after, updated_at=now, **learnt)
                 ended = self.tasks.ended(task, "success", "", {"image_id": image_id})
             tasks.end(connection, ended)
             _let_go(connection, image_id, task.id, lease)
@@ -310,8 +315,10 @@ class LocationImport:
                     for location in image.locations:
                         if not is_web(location.url):
                             images.remove_location(connection, location.id, now, "deleted")
-                    images.set_status(connection, image_id, "importing", "queued", now)
-                    changed = image.with_(status="queued", size=None, virtual_size=None, updated_at=now)
+                    images.set_status(connection, image_id, "importing", "queued", now, os_hash_algo=None)
+                    changed = image.with_(
+                        status="queued", size=None, virtual_size=None, os_hash_algo=None, updated_at=now
+                    )
             ended = self.tasks.ended(task, "failure", FAILED)
             tasks.end(connection, ended)
             _let_go(connection, image_id, task.id, lease)
