@@ -249,7 +249,7 @@ def test_active_before_it_is_hashed(placer: Who, site: Site) -> None:
     image = alice.ready()
     assert post(alice, image["id"], site.add(data)).status_code == 202
     shown = alice.wait_for_status(image["id"], "active")
-    assert (shown["size"], shown["os_hash_algo"], shown["os_hash_value"]) == (7, "sha512", None)
+    assert (shown["size"], shown["os_hash_algo"], shown["os_hash_value"]) == (7, "sha256", None)
     alice.patch(image["id"], add("name", "meanwhile"))
     go.set()
     shown, _ = ended(alice, image["id"])
