@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import itertools
 import json
 import os
 import re
@@ -23,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
-from oslo_config import cfg, types
-from oslo_log import log as oslo_log
+from oslo_config import cfg
 
+from glimpse.config_files import files_of, is_default, one_line, parse, read, refuse
 from glimpse.errors import SettingsError
 from glimpse.options import (
     DATABASE_OPTS,
@@ -164,11 +163,11 @@ class Settings:
 
         An option that `name` does not set is taken from the section `fallback`. Raises `SettingsError`.
         """
-        values = _read(self.conf, name, opts)
+        values = read(self.conf, name, opts)
         if fallback is not None:
-            shared = _read(self.conf, fallback, opts)
+            shared = read(self.conf, fallback, opts)
             for opt in opts:
-                if _is_default(self.conf, name, opt.dest):
+                if is_default(self.conf, name, opt.dest):
                     values[opt.dest] = shared[opt.dest]
         return values
 
@@ -187,35 +186,6 @@ def load(argv: Sequence[str], prog: str = "glance-api", extra_cli: Sequence[cfg.
     return settings_from(parse(argv, prog, extra_cli))
 
 
-def parse(argv: Sequence[str], prog: str, extra_cli: Sequence[cfg.Opt] = ()) -> cfg.ConfigOpts:
-    """The files and the command line as oslo.config has them; `load` without the checks. Raises `SettingsError`."""
-    conf = cfg.ConfigOpts()
-    oslo_log.register_options(conf)
-    conf.register_cli_opts(list(extra_cli))
-    names = ["glance-image-import", "glance-api"] + ([prog] if prog != "glance-api" else [])
-    files, folders = _default_files(names)
-    try:
-        conf(
-            list(argv), project="glance", prog=prog, version=_version(), default_config_files=files,
-            default_config_dirs=folders,
-        )  # fmt: skip
-    except (cfg.Error, UnicodeDecodeError, OSError) as error:
-        # oslo.config does not say where a value of its own command line options came from.
-        named = [after for before, after in itertools.pairwise(argv) if before.startswith("--config-")]
-        raise SettingsError(f"{', '.join(named or files) or 'command line'}: {_one_line(str(error))}") from error
-    return conf
-
-
-def _default_files(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The files and the .conf.d directories that are read when the command line names none; later ones win."""
-    folder = os.environ.get("OS_GLANCE_CONFIG_DIR")
-    if folder is not None:
-        paths = [os.path.join(folder, f"{name}.conf") for name in names]
-        return [path for path in paths if os.path.exists(path)], [d for p in paths if os.path.isdir(d := f"{p}.d")]
-    files = [path for name in names for path in cfg.find_config_files("glance", name)]
-    return files, [path for name in names for path in cfg.find_config_dirs("glance", name)]
-
-
 _AS_THEY_ARE = (
     "bind_port", "backlog", "record_threads", "graceful_shutdown_timeout", "client_socket_timeout",
     "allow_unauthenticated_network", "http_basic_auth_user_file", "limit_param_default", "api_limit_max",
@@ -228,21 +198,21 @@ _AS_THEY_ARE = (
 
 def settings_from(conf: cfg.ConfigOpts) -> Settings:
     """Check every option and freeze the result. Raises `SettingsError`."""
-    default = _read(conf, "DEFAULT", DEFAULT_OPTS)
-    paste = _read(conf, "paste_deploy", [cfg.StrOpt("flavor", default="")])
-    health = _read(conf, "healthcheck", HEALTHCHECK_OPTS)
-    proxy = _read(conf, "oslo_middleware", [cfg.BoolOpt("enable_proxy_headers_parsing", default=False)])
+    default = read(conf, "DEFAULT", DEFAULT_OPTS)
+    paste = read(conf, "paste_deploy", [cfg.StrOpt("flavor", default="")])
+    health = read(conf, "healthcheck", HEALTHCHECK_OPTS)
+    proxy = read(conf, "oslo_middleware", [cfg.BoolOpt("enable_proxy_headers_parsing", default=False)])
     if default["metadata_encryption_key"]:
         # Going on without it would leave in the clear what an operator wanted protected.
-        raise _refuse(conf, "DEFAULT", "metadata_encryption_key", "is not supported yet; allowed: nothing")
-    events = _read(conf, "oslo_messaging_notifications", NOTIFICATION_OPTS)
+        raise refuse(conf, "DEFAULT", "metadata_encryption_key", "is not supported yet; allowed: nothing")
+    events = read(conf, "oslo_messaging_notifications", NOTIFICATION_OPTS)
     flavor = _flavor(conf, paste["flavor"] or "")
     host = _bind_host(conf, flavor, default)
     stores, default_store = _stores(conf, default["enabled_backends"])
     try:
         algorithm = _hash_name(default["hashing_algorithm"])
     except ValueError as error:
-        raise _refuse(conf, "DEFAULT", "hashing_algorithm", str(error)) from error
+        raise refuse(conf, "DEFAULT", "hashing_algorithm", str(error)) from error
     return Settings(
         conf=conf,
         bind_host=host,
@@ -261,7 +231,7 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
         stores=stores,
         default_store=default_store,
         multi_store=bool(default["enabled_backends"]),
-        task_time_to_live=_read(conf, "task", TASK_OPTS)["task_time_to_live"],
+        task_time_to_live=read(conf, "task", TASK_OPTS)["task_time_to_live"],
         healthcheck_disable_file=health["disable_by_file_path"],
         trust_proxy_headers=proxy["enable_proxy_headers_parsing"],
         user_storage_quota=_storage_quota(conf, default["user_storage_quota"]),
@@ -276,7 +246,7 @@ def _storage_quota(conf: cfg.ConfigOpts, text: str) -> int:
     """`user_storage_quota` in bytes, 0 for none."""
     found = re.fullmatch(r"([0-9]+)([KMGT]?B)?", text)
     if found is None:
-        raise _refuse(
+        raise refuse(
             conf, "DEFAULT", "user_storage_quota",
             f"{text!r} is no size; allowed: a whole number, with B, KB, MB, GB or TB behind it or nothing (bytes)",
         )  # fmt: skip
@@ -285,7 +255,7 @@ def _storage_quota(conf: cfg.ConfigOpts, text: str) -> int:
 
 def database_settings(conf: cfg.ConfigOpts) -> DatabaseSettings:
     """`[database]` alone, for commands that need no more. Raises `SettingsError`."""
-    values = _read(conf, "database", DATABASE_OPTS)
+    values = read(conf, "database", DATABASE_OPTS)
     return DatabaseSettings(
         url=_database_url(conf, values["connection"], values["connection_parameters"]),
         max_pool_size=values["max_pool_size"],
@@ -301,7 +271,7 @@ def database_settings(conf: cfg.ConfigOpts) -> DatabaseSettings:
 
 def metadata_source_path(conf: cfg.ConfigOpts) -> str:
     """Where `glance-manage` looks for files of metadata definitions. Raises `SettingsError`."""
-    path: str = _read(conf, "DEFAULT", DEFAULT_OPTS)["metadata_source_path"]
+    path: str = read(conf, "DEFAULT", DEFAULT_OPTS)["metadata_source_path"]
     return path
 
 
@@ -330,14 +300,14 @@ _DRIVERS = {
 def _database_url(conf: cfg.ConfigOpts, url: str | None, parameters: str) -> str:
     if not url:
         raise SettingsError(
-            f"{_where(conf)}: [database] connection is not set; give it a URL such as"
+            f"{files_of(conf)}: [database] connection is not set; give it a URL such as"
             " mysql+pymysql://glance:PASSWORD@controller/glance, postgresql://… or sqlite:////var/lib/glance/db.sqlite"
         )
     scheme, sep, rest = url.partition("://")
     scheme = _DRIVERS.get(scheme, scheme)
     if not sep or scheme not in ("mysql+pymysql", "postgresql+psycopg", "sqlite"):
         # The value itself is not repeated: it holds a password.
-        raise _refuse(conf, "database", "connection", "Should be a mysql, postgresql or sqlite URL")
+        raise refuse(conf, "database", "connection", "Should be a mysql, postgresql or sqlite URL")
     if parameters:
         rest += ("&" if "?" in rest else "?") + parameters
     return f"{scheme}://{rest}"
@@ -349,14 +319,14 @@ def _flavor(conf: cfg.ConfigOpts, flavor: str) -> str:
         identity = identity.removesuffix(suffix)
     if identity not in FLAVORS:
         allowed = "keystone, http_basic, or nothing for no authentication"
-        raise _refuse(conf, "paste_deploy", "flavor", f"{flavor!r} is not known; allowed: {allowed}")
+        raise refuse(conf, "paste_deploy", "flavor", f"{flavor!r} is not known; allowed: {allowed}")
     return identity
 
 
 def _bind_host(conf: cfg.ConfigOpts, flavor: str, default: Mapping[str, Any]) -> str:
     host: str = default["bind_host"] or ("0.0.0.0" if flavor else "127.0.0.1")  # noqa: S104 - Glance's default
     if not flavor and not is_loopback(host) and not default["allow_unauthenticated_network"]:
-        raise _refuse(
+        raise refuse(
             conf, "DEFAULT", "bind_host",
             f"{host} would make everybody on the network an admin, as [paste_deploy] flavor is not set; allowed: a"
             " loopback address, or set a flavor, or allow_unauthenticated_network = true",
@@ -365,7 +335,7 @@ def _bind_host(conf: cfg.ConfigOpts, flavor: str, default: Mapping[str, Any]) ->
 
 
 def _formats(conf: cfg.ConfigOpts) -> FormatSettings:
-    values = _read(conf, "image_format", FORMAT_OPTS)
+    values = read(conf, "image_format", FORMAT_OPTS)
     return FormatSettings(
         container_formats=tuple(values["container_formats"]),
         disk_formats=tuple(values["disk_formats"]),
@@ -388,34 +358,32 @@ def _image_schema(conf: cfg.ConfigOpts) -> ImageSchemaSettings:
         required = tuple(document.get("required", ())) if extended else ()
         jsonschema_rs.Draft7Validator({"properties": properties, "required": list(required)})
     except (OSError, ValueError, AttributeError, TypeError, jsonschema_rs.ValidationError) as error:
-        raise SettingsError(
-            f"{path}: is not a map of JSON Schemas by property name: {_one_line(str(error))}"
-        ) from error
+        raise SettingsError(f"{path}: is not a map of JSON Schemas by property name: {one_line(str(error))}") from error
     return ImageSchemaSettings(properties, required)
 
 
 def _uri_filter(conf: cfg.ConfigOpts) -> FilterSettings:
-    values = _read(conf, "import_filtering_opts", FILTER_OPTS)
+    values = read(conf, "import_filtering_opts", FILTER_OPTS)
     return FilterSettings(**{name: tuple(value) for name, value in values.items()})
 
 
 def _stores(conf: cfg.ConfigOpts, backends: Mapping[str, str] | None) -> tuple[tuple[StoreSettings, ...], str]:
     """Both ways to configure stores, as one list: a single store is a list of length one (plus http to read from)."""
-    legacy = _read(conf, "glance_store", GLANCE_STORE_OPTS)
+    legacy = read(conf, "glance_store", GLANCE_STORE_OPTS)
     if not backends:
         return _legacy_stores(conf, legacy)
     stores = []
     for store_id, kind in backends.items():
         if store_id.startswith(RESERVED_STORE_PREFIX):
-            raise _refuse(conf, "DEFAULT", "enabled_backends", f"{store_id!r}: ids with os_glance_ are reserved")
+            raise refuse(conf, "DEFAULT", "enabled_backends", f"{store_id!r}: ids with os_glance_ are reserved")
         if kind not in STORE_TYPES:
-            raise _refuse(conf, "DEFAULT", "enabled_backends",
+            raise refuse(conf, "DEFAULT", "enabled_backends",
                           f"{store_id}:{kind} has an unknown type; allowed: {', '.join(STORE_TYPES)}")  # fmt: skip
-        own = _read(conf, store_id, STORE_OPTS)
+        own = read(conf, store_id, STORE_OPTS)
         stores.append(StoreSettings(store_id, kind, store_id, own["store_description"], own["weight"]))
     default = legacy["default_backend"]
     if default not in backends:
-        raise _refuse(conf, "glance_store", "default_backend",
+        raise refuse(conf, "glance_store", "default_backend",
                       f"{default!r} is not in enabled_backends; allowed: {', '.join(backends)}")  # fmt: skip
     return tuple(stores), default
 
@@ -427,83 +395,13 @@ def _legacy_stores(conf: cfg.ConfigOpts, legacy: Mapping[str, Any]) -> tuple[tup
     wanted = [_LEGACY_SCHEMES.get(name, name) for name in legacy["stores"]]
     unknown = [name for name in wanted if name not in STORE_TYPES]
     if unknown:
-        raise _refuse(conf, "glance_store", "stores", f"{unknown[0]!r} is not known; allowed: {', '.join(STORE_TYPES)}")
+        raise refuse(conf, "glance_store", "stores", f"{unknown[0]!r} is not known; allowed: {', '.join(STORE_TYPES)}")
     default = _LEGACY_SCHEMES.get(legacy["default_store"], legacy["default_store"])
     if default not in wanted:
-        raise _refuse(conf, "glance_store", "default_store",
+        raise refuse(conf, "glance_store", "default_store",
                       f"{default!r} is not in stores; allowed: {', '.join(legacy['stores'])}")  # fmt: skip
     kinds = dict.fromkeys(wanted)
     return tuple(StoreSettings(kind, kind, "glance_store", "", 0) for kind in kinds), default
-
-
-def _read(conf: cfg.ConfigOpts, group: str, opts: Sequence[cfg.Opt]) -> dict[str, Any]:
-    section = None if group == "DEFAULT" else group
-    conf.register_opts(list(opts), group=section)
-    values: dict[str, Any] = {}
-    for opt in opts:
-        try:
-            values[opt.dest] = conf[opt.dest] if section is None else conf[section][opt.dest]
-        except (cfg.Error, ValueError) as error:
-            raise _translate(group, opt, error) from error
-    return values
-
-
-def _is_default(conf: cfg.ConfigOpts, group: str, name: str) -> bool:
-    location = conf.get_location(name, group)
-    return location is None or location.location in (cfg.Locations.opt_default, cfg.Locations.set_default)
-
-
-_SOURCE = re.compile(r"detail='(?P<file>[^']*)'\) is not valid: (?P<why>.*)", re.DOTALL)
-
-
-def _translate(group: str, opt: cfg.Opt, error: Exception) -> SettingsError:
-    found = _SOURCE.search(str(error))
-    where, why = (found["file"], found["why"]) if found else ("configuration", str(error))
-    if opt.secret:
-        why = "the value cannot be used"
-    return SettingsError(f"{where}: [{group}] {opt.name}: {_one_line(why)}; allowed: {_allowed(opt)}")
-
-
-def _allowed(opt: cfg.Opt) -> str:
-    kind = opt.type
-    if isinstance(kind, types.Integer):
-        bounds = [
-            f"at least {kind.min}" if kind.min is not None else "",
-            f"at most {kind.max}" if kind.max is not None else "",
-        ]
-        return " ".join(["a whole number", *filter(None, bounds)])
-    if isinstance(kind, types.Boolean):
-        return "true or false"
-    if isinstance(kind, types.Dict):
-        return "key:value pairs with commas between"
-    if isinstance(kind, types.List):
-        return "[a,b] in square brackets" if kind.bounds else "values with commas between"
-    if choices := getattr(kind, "choices", None):
-        return ", ".join(str(choice) for choice in choices)
-    return str(kind)
-
-
-def _refuse(conf: cfg.ConfigOpts, group: str, name: str, why: str) -> SettingsError:
-    location = conf.get_location(name, None if group == "DEFAULT" else group)
-    where = location.detail if location is not None and location.location == cfg.Locations.user else _where(conf)
-    return SettingsError(f"{where}: [{group}] {name}: {why}")
-
-
-def _where(conf: cfg.ConfigOpts) -> str:
-    return ", ".join(conf.config_file or []) or "configuration"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("glimpse")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def url_without_password(url: str) -> str:

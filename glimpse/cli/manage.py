@@ -21,7 +21,7 @@ from functools import partial
 from oslo_config import cfg
 from oslo_utils import strutils
 
-from glimpse import settings
+from glimpse import config_files, settings
 from glimpse.db.engine import Database
 from glimpse.db.purge import Purge
 from glimpse.db.schema import Schema, SchemaError
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _show_actions()
     try:
         command = cfg.SubCommandOpt("command", title="Commands", handler=_add_parsers)
-        conf = settings.parse(arguments, PROG, [command])
+        conf = config_files.parse(arguments, PROG, [command])
         if conf.command.action is None:
             return _show_actions()
         database = settings.database_settings(conf)

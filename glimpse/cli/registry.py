@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from glimpse import settings
+from glimpse import config_files
 from glimpse.errors import SettingsError
 
 PROG = "glance-registry"
@@ -14,7 +14,7 @@ PROG = "glance-registry"
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the configuration, say that nothing is to be done; returns the exit code: 0, or 1 for a wrong file."""
     try:
-        settings.parse(list(sys.argv[1:] if argv is None else argv), PROG)
+        config_files.parse(list(sys.argv[1:] if argv is None else argv), PROG)
     except SettingsError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1

@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 
 import glimpse.migrations
-from glimpse import settings
+from glimpse import config_files, settings
 from glimpse.db import additions, tables
 from glimpse.db.engine import open_engine
 from glimpse.db.schema import Schema, SchemaError
@@ -38,7 +38,7 @@ def database_settings(folder: Path, url: str) -> DatabaseSettings:
     """`[database]` as the service reads it from a file with that URL."""
     file = folder / "glance-api.conf"
     file.write_text(f"[database]\nconnection = {url}\n")
-    return settings.database_settings(settings.parse(["--config-file", str(file)], "glance-manage"))
+    return settings.database_settings(config_files.parse(["--config-file", str(file)], "glance-manage"))
 
 
 @pytest.fixture(

@@ -56,10 +56,26 @@ def database(settings: Settings) -> Iterator[Database]:
     opened.close()
 
 
+class Noted(Notifications):
+    """Events with their priority, and the status of the image or the text that they tell of."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.events: list[tuple[str, str, str]] = []
+
+    def tell(self, event: str, what: Any, priority: str = "INFO", **more: Any) -> None:
+        self.events.append((event, priority, getattr(what, "status", what)))
+
+
 @pytest.fixture
-def data(settings: Settings, database: Database) -> ImageData:
+def noted(settings: Settings) -> Noted:
+    return Noted(settings)
+
+
+@pytest.fixture
+def data(settings: Settings, database: Database, noted: Noted) -> ImageData:
     policy, stores = Policy(settings.conf), open_stores(settings)
-    return ImageData(settings, database, policy, stores, Notifications(settings), Quotas(database, 0, None))
+    return ImageData(settings, database, policy, stores, noted, Quotas(database, 0, None))
 
 
 @pytest.fixture
@@ -298,26 +314,8 @@ def test_who_is_alive() -> None:
 # --- what is told ---
 
 
-class Noted(Notifications):
-    """Events with their priority, and the status of the image or the text that they tell of."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self.events: list[tuple[str, str, str]] = []
-
-    def tell(self, event: str, what: Any, priority: str = "INFO", **more: Any) -> None:
-        self.events.append((event, priority, getattr(what, "status", what)))
-
-
-@pytest.fixture
-def noted(data: ImageData) -> Noted:
-    """What is told by `data` and `records` from now on."""
-    noted = Noted(data.settings)
-    object.__setattr__(data, "notifications", noted)
-    return noted
-
-
-BEGUN = [("image.update", "INFO", "saving"), ("image.prepare", "INFO", "saving")]
+CREATED = ("image.create", "INFO", "queued")
+BEGUN = [CREATED, ("image.update", "INFO", "saving"), ("image.prepare", "INFO", "saving")]
 
 
 async def test_an_upload_tells_what_has_happened(data: ImageData, image: Image, noted: Noted) -> None:
@@ -338,7 +336,7 @@ async def test_a_refused_upload_tells_nothing(data: ImageData, image: Image, not
         await data.upload(ADMIN, "absent", stream(b"x"), 1, None)
     with pytest.raises(TooLarge):
         await data.upload(ADMIN, image.id, stream(b"x"), 5_000_001, None)
-    assert noted.events == []
+    assert noted.events == [CREATED]
 
 
 async def test_an_image_deleted_during_its_upload_is_not_told_to_be_queued(
@@ -347,11 +345,12 @@ async def test_an_image_deleted_during_its_upload_is_not_told_to_be_queued(
     with pytest.raises(Gone):
         await data.upload(ADMIN, image.id, stream(b"x", lambda: records.delete(ADMIN, image.id), b"y"), 2, None)
     assert [(event, priority) for event, priority, _ in noted.events] == [
-        ("image.update", "INFO"), ("image.prepare", "INFO"), ("image.upload", "ERROR"),
+        ("image.create", "INFO"), ("image.update", "INFO"), ("image.prepare", "INFO"), ("image.delete", "INFO"),
+        ("image.upload", "ERROR"),
     ]  # fmt: skip
 
 
 async def test_an_image_that_a_sweep_puts_back_is_told(data: ImageData, image: Image, noted: Noted) -> None:
     abandoned(data, image)
     await data.sweep()
-    assert noted.events == [("image.update", "INFO", "queued")]
+    assert noted.events == [CREATED, ("image.update", "INFO", "queued")]

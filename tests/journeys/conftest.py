@@ -8,7 +8,7 @@ more than the original does: leave them out there (`-m "not better_than_glance"`
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import bcrypt
@@ -107,7 +107,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return service.database
 
 
-def _run(service: Service, tables: Path) -> Iterator[Service]:
+def run(service: Service, tables: Path) -> Iterator[Service]:
+    """A service for a fixture: started, and removed at its end; its log is shown with tests that fail."""
     service.db_sync(tables)
     service.start()
     _running.append(service)
@@ -123,7 +124,7 @@ def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if "GLIMPSE_TEST_URL" in os.environ:
         yield None
         return
-    yield from _run(Service(tmp_path_factory.mktemp("plain")), request.getfixturevalue("tables"))
+    yield from run(Service(tmp_path_factory.mktemp("plain")), request.getfixturevalue("tables"))
 
 
 @pytest.fixture(scope="session")
@@ -149,7 +150,7 @@ def local(plain: Service | None) -> Service:
 @pytest.fixture(scope="session")
 def single(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Iterator[Service]:
     """One store in the old way of configuring it, and small limits."""
-    yield from _run(Service(tmp_path_factory.mktemp("single"), SINGLE_STORE, LIMITS), tables)
+    yield from run(Service(tmp_path_factory.mktemp("single"), SINGLE_STORE, LIMITS), tables)
 
 
 @pytest.fixture(scope="session")
@@ -164,16 +165,13 @@ def limited(single: Service) -> Iterator[Api]:
 def guarded(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Iterator[Service]:
     """A service with users: HTTP basic authentication from a password file."""
     home = tmp_path_factory.mktemp("guarded")
-    yield from _run(Service(home, MULTI_STORE, with_users(home, USERS)), tables)
+    yield from run(Service(home, MULTI_STORE, with_users(home, USERS)), tables)
 
 
 @pytest.fixture(scope="session")
 def user(guarded: Service) -> Iterator[Callable[[str], Api]]:
     """`user("alice")` calls the guarded service as alice."""
-    callers = {name: Api(guarded.url, (name, f"{name}-secret")) for name in USERS}
-    yield callers.__getitem__
-    for caller in callers.values():
-        caller.close()
+    yield from signed_in(guarded, USERS)
 
 
 def with_users(home: Path, users: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, object]]:
@@ -187,22 +185,27 @@ def with_users(home: Path, users: Mapping[str, tuple[str, str]]) -> dict[str, di
     return {"DEFAULT": {"http_basic_auth_user_file": passwords}, "paste_deploy": {"flavor": "http_basic"}}
 
 
+def signed_in(service: Service, names: Iterable[str]) -> Iterator[Callable[[str], Api]]:
+    """For a fixture: what calls a service as one of those users."""
+    callers = {name: Api(service.url, (name, f"{name}-secret")) for name in names}
+    yield callers.__getitem__
+    for caller in callers.values():
+        caller.close()
+
+
 @pytest.fixture(scope="session")
 def open_places(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Iterator[Service]:
     """A service with users that shows locations and lets them be changed; its third store reads from web servers."""
     home = tmp_path_factory.mktemp("places")
     service = Service(home, MULTI_STORE, with_users(home, SERVICE_USERS))
     service.configure(LOCATIONS)
-    yield from _run(service, tables)
+    yield from run(service, tables)
 
 
 @pytest.fixture(scope="session")
 def placer(open_places: Service) -> Iterator[Callable[[str], Api]]:
     """`placer("alice")` calls that service as alice; there is also nova, another service."""
-    callers = {name: Api(open_places.url, (name, f"{name}-secret")) for name in SERVICE_USERS}
-    yield callers.__getitem__
-    for caller in callers.values():
-        caller.close()
+    yield from signed_in(open_places, SERVICE_USERS)
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import bcrypt
 import pytest
 
 from .client import Api, add, remove, replace
-from .conftest import USERS
+from .conftest import USERS, run, signed_in, with_users
 from .service import MULTI_STORE, Service
 
 PROTECTIONS = """
@@ -36,7 +36,7 @@ update = @
 delete = @
 """
 
-CUSTOM = {
+CUSTOM: dict[str, Any] = {
     "properties": {
         "os_distro": {"type": "string", "enum": ["alpine", "debian"]},
         "kernel_id": {"type": ["null", "string"]},
@@ -49,34 +49,16 @@ CUSTOM = {
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Iterator[Service]:
     home = tmp_path_factory.mktemp("protected")
-    lines = [
-        f"{name}:{bcrypt.hashpw(f'{name}-secret'.encode(), bcrypt.gensalt(4)).decode()}:{project}:{roles}\n"
-        for name, (project, roles) in USERS.items()
-    ]
-    (home / "htpasswd").write_text("".join(lines))
     (home / "protections.conf").write_text(PROTECTIONS)
     (home / "schema-image.json").write_text(json.dumps(CUSTOM))
-    changes: dict[str, dict[str, object]] = {
-        "DEFAULT": {
-            "http_basic_auth_user_file": home / "htpasswd",
-            "property_protection_file": "protections.conf",
-            "workers": 1,
-        },
-        "paste_deploy": {"flavor": "http_basic"},
-    }
-    made = Service(home, MULTI_STORE, changes)
-    made.db_sync(tables)
-    made.start()
-    yield made
-    made.stop()
+    made = Service(home, MULTI_STORE, with_users(home, USERS))
+    made.configure({"DEFAULT": {"property_protection_file": "protections.conf", "workers": 1}})
+    yield from run(made, tables)
 
 
 @pytest.fixture(scope="module")
 def guest(service: Service) -> Iterator[Callable[[str], Api]]:
-    callers = {name: Api(service.url, (name, f"{name}-secret")) for name in USERS}
-    yield callers.__getitem__
-    for caller in callers.values():
-        caller.close()
+    yield from signed_in(service, USERS)
 
 
 Guest = Callable[[str], Api]
@@ -115,7 +97,7 @@ def test_the_operators_schema_is_published_and_holds(guest: Guest) -> None:
     alice = guest("alice")
     schema = alice.get("/v2/schemas/image").json()
     assert schema["required"] == ["cost_centre"]
-    assert schema["properties"]["os_distro"] == {**CUSTOM["properties"]["os_distro"], "is_base": False}  # type: ignore[index]
+    assert schema["properties"]["os_distro"] == {**CUSTOM["properties"]["os_distro"], "is_base": False}
     assert alice.get("/v2/schemas/images").json()["properties"]["images"]["items"] == schema
     assert alice.raw_create(name="n").status_code == 400
     assert alice.raw_create(cost_centre="1", os_distro="beos").status_code == 400
