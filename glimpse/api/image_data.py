@@ -109,7 +109,8 @@ async def body_blocks(incoming: web.BaseRequest, patience: float | None) -> Asyn
     The client gets its "100 Continue" only here, after everything that could refuse the upload (RFC 9110, 10.1.1).
     """
     if incoming.headers.get("Expect", "").lower() == "100-continue" and incoming.version >= HttpVersion11:
-        assert incoming.transport is not None
+        if incoming.transport is None:
+            raise BadRequest("The request body broke off.")
         incoming.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     parts: list[bytes] = []
     size = 0

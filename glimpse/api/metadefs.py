@@ -113,7 +113,7 @@ class MetadefCalls:
         """GET …/objects: parameters of pages are checked, but the list is always whole, as with Glance"""
         _check_filters(request.query)
         if parameters.integer(request.query.get("limit", "1"), "limit") < 1:
-            raise BadRequest("limit param must be positive")
+            raise BadRequest("limit must be 1 or more")
         home, found = self.metadefs.list_in(OBJECT, request.context, request.parts["namespace"])
         return json_reply({"objects": _listed(OBJECT, home, found), "schema": "v2/schemas/metadefs/objects"})
 
@@ -122,7 +122,7 @@ class MetadefCalls:
         _check_filters(request.query)
         limit = parameters.integer(request.query["limit"], "limit") if request.query.get("limit") else None
         if limit is not None and limit < 0:
-            raise BadRequest("limit param must be positive")
+            raise BadRequest("limit must not be negative")
         page = _page(request.query, limit, _TAG_SORT_KEYS)
         home, found = self.metadefs.list_in(TAG, request.context, request.parts["namespace"], page)
         return json_reply({"tags": _listed(TAG, home, found)})

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from glimpse.api.bodies import BODIES
 from glimpse.api.routes import ROUTES, Route
 from glimpse.domain import patch
 
@@ -51,7 +52,7 @@ def document(base: str, flavor: str, schemas: Mapping[str, Document], routes: It
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     components: Document = {
-        "schemas": {_component(name): _resolved(name, schema) for name, schema in schemas.items()},
+        "schemas": {_component(name): _resolved(name, schema) for name, schema in {**schemas, **BODIES}.items()},
         "responses": {
             "refused": {
                 "description": "The call cannot be answered as it was asked; the text says why.",
@@ -88,6 +89,7 @@ def _operation(route: Route) -> Document:
         ],
         "responses": {
             str(route.success or _SUCCESS[route.method]): _success(route),
+            **{str(status): {"description": why} for status, why in route.also.items()},
             "4XX": {"$ref": "#/components/responses/refused"},
         },
         "x-since": route.since,
@@ -112,7 +114,7 @@ def _success(route: Route) -> Document:
     if route.answer is not None:
         answer["content"] = {"application/json": {"schema": _reference(route.answer)}}
     elif route.method == "GET":
-        answer["content"] = dict(_OCTETS) if route.path.endswith("/file") else {"application/json": {}}
+        answer["content"] = dict(_OCTETS)
     return answer
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from glimpse.api.wire import Reply, Request, json_reply
 from glimpse.domain import metadef_schema, part_schemas
-from glimpse.domain.locations import NEW_LOCATION
 from glimpse.domain.schema import ImageSchema, Schema
 from glimpse.errors import GlimpseError
 from glimpse.settings import Settings
@@ -36,7 +35,6 @@ def published(image: ImageSchema) -> Mapping[str, Schema]:
         "images": image.images,
         "member": part_schemas.MEMBER,
         "members": part_schemas.MEMBERS,
-        "location": NEW_LOCATION,
         "task": part_schemas.TASK,
         "tasks": part_schemas.TASKS,
         **{f"metadefs/{name}": schema for name, schema in metadef_schema.PUBLISHED.items()},

@@ -53,12 +53,13 @@ class Route:
 
     `record` is a plain function that runs in a record thread, `data` a coroutine that may touch bytes; a row has one of
     them. `policy` is the rule that decides, "" where every caller may. `since` is the minor version that brought the
-    call, `schema` names what a JSON body has to match, `takes_body` is false where a body is refused. `limited` rows
-    may ask Keystone for a project's limits, and so keep off the record threads.
+    call, `takes_body` is false where a body is refused. `limited` rows may ask Keystone for a project's limits, and so
+    keep off the record threads.
 
     The rest is for those who read `/openapi.json`: `about` says what the call is for, `query` has the JSON Schemas of
-    its query parameters, `success` its status when that is not the usual one of the method, `answer` the name of the
-    schema of what comes back.
+    its query parameters, `schema` names the one of its JSON body (of what is patched, for PATCH) and `answer` that of
+    what comes back, both among the published ones or in `bodies`. `success` is its status when that is not the usual
+    one of the method, `also` has others, with what they mean.
     """
 
     method: str
@@ -67,13 +68,14 @@ class Route:
     since: str
     record: Callable[[Calls], RecordCall] | None = None
     data: Callable[[Calls], DataCall] | None = None
-    schema: str | None = None
     takes_body: bool = False
     limited: bool = False
     about: str = ""
     query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    success: int | None = None
+    schema: str | None = None
     answer: str | None = None
+    success: int | None = None
+    also: Mapping[int, str] = field(default_factory=dict)
 
 
 def _schema(name: str) -> Callable[[Calls], RecordCall]:
@@ -101,7 +103,8 @@ ROUTES: tuple[Route, ...] = (
           about="Delete an image and its data"),
     Route("GET", "/v2/images/{image_id}/file", "download_image", "2.0",
           data=lambda calls: calls.image_data.download, about="Download an image's data",
-          query={"prefer": {"type": "string"}}),
+          query={"prefer": {"type": "string", "description": "ids of stores with commas between"}},
+          also={204: "The image has no data", 206: "The part that the header Range names"}),
     Route("PUT", "/v2/images/{image_id}/file", "upload_image", "2.0", data=lambda calls: calls.image_data.upload,
           takes_body=True, about="Upload an image's data", success=204),
     Route("POST", "/v2/images/{image_id}/actions/deactivate", "deactivate", "2.3",
@@ -115,33 +118,37 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v2/images/{image_id}/members", "get_members", "2.1", lambda calls: calls.image_parts.members,
           about="List the projects that an image is shared with", answer="members"),
     Route("POST", "/v2/images/{image_id}/members", "add_member", "2.1", lambda calls: calls.image_parts.add_member,
-          takes_body=True, about="Share an image with a project", success=200, answer="member"),
+          takes_body=True, about="Share an image with a project", schema="new_member", answer="member", success=200),
     Route("GET", "/v2/images/{image_id}/members/{member_id}", "get_member", "2.1",
           lambda calls: calls.image_parts.member, about="Show how a project stands to a shared image", answer="member"),
     Route("PUT", "/v2/images/{image_id}/members/{member_id}", "modify_member", "2.1",
           lambda calls: calls.image_parts.change_member, takes_body=True, about="Accept or reject a shared image",
-          schema="member", answer="member"),
+          schema="member_status", answer="member"),
     Route("DELETE", "/v2/images/{image_id}/members/{member_id}", "delete_member", "2.1",
           lambda calls: calls.image_parts.remove_member, about="Stop sharing an image with a project"),
     Route("GET", "/v2/images/{image_id}/locations", "fetch_image_location", "2.17",
-          lambda calls: calls.locations.list, about="List the places of an image's data"),
+          lambda calls: calls.locations.list, about="List the places of an image's data", answer="locations"),
     Route("POST", "/v2/images/{image_id}/locations", "add_image_location", "2.17",
           data=lambda calls: calls.locations.add, takes_body=True, about="Give an image a place where its data is",
-          schema="location", success=202),
+          schema="new_location", success=202),
     Route("GET", "/v2/images/{image_id}/tasks", "get_image", "2.12", lambda calls: calls.locations.tasks,
-          about="List the tasks of an image"),
-    Route("GET", "/v2/info/import", "", "2.6", lambda calls: calls.info.import_methods, about="List import methods"),
-    Route("GET", "/v2/info/stores", "", "2.8", lambda calls: calls.info.list_stores, about="List stores"),
+          about="List the tasks of an image", answer="image_tasks"),
+    Route("GET", "/v2/info/import", "", "2.6", lambda calls: calls.info.import_methods, about="List import methods",
+          answer="import_methods"),
+    Route("GET", "/v2/info/stores", "", "2.8", lambda calls: calls.info.list_stores, about="List stores",
+          answer="stores"),
     Route("GET", "/v2/info/stores/detail", "stores_info_detail", "2.13",
-          lambda calls: calls.info.list_stores_in_detail, about="List stores with their configuration"),
+          lambda calls: calls.info.list_stores_in_detail, about="List stores with their configuration",
+          answer="stores_in_detail"),
     Route("GET", "/v2/info/usage", "", "2.15", lambda calls: calls.info.usage, limited=True,
-          about="Show the usage and the limits of the caller's project"),
+          about="Show the usage and the limits of the caller's project", answer="usage"),
     Route("DELETE", "/v2/stores/{store_id}/{image_id}", "delete_image_location", "2.10",
           data=lambda calls: calls.locations.leave, about="Remove an image's data from one store"),
-    *(Route("GET", f"/v2/schemas/{name}", "", since, _schema(name), about=f"Show the JSON Schema of {name}")
+    *(Route("GET", f"/v2/schemas/{name}", "", since, _schema(name), about=f"Show the JSON Schema of {name}",
+            answer="json_schema")
       for name, since in SCHEMAS.items()),
     Route("GET", "/v2/metadefs/resource_types", RESOURCE_TYPE.rules.list, "2.2",
-          lambda calls: calls.metadefs.resource_types, about="List resource types"),
+          lambda calls: calls.metadefs.resource_types, about="List resource types", answer="resource_types"),
     Route("GET", _NAMESPACES, NAMESPACE.rules.list, "2.2", lambda calls: calls.metadefs.namespaces, takes_body=True,
           about="List namespaces", query=NAMESPACE_LIST_PARAMETERS, answer="metadefs/namespaces"),
     Route("POST", _NAMESPACES, NAMESPACE.rules.add, "2.2", lambda calls: calls.metadefs.create_namespace,
