@@ -90,14 +90,14 @@ class Policy:
 
     def _reload(self) -> None:
         """Look for changed files, now and then. oslo.policy empties its rules while it reads them, and an empty rule
-        lets everybody in: so it reads into an enforcer that nobody asks, and the two change places.
+        lets everybody in: so it reads into an enforcer that nobody asks, and the two change places. The other one
+        reads the change at the next look, when no call is left that began to ask it.
         """
         if time.monotonic() - self._looked < RELOAD_CHECK or not self._lock.acquire(blocking=False):
             return
         try:
             if self._standby.load():
                 self._rules, self._standby = self._standby, self._rules
-                self._standby.load()
         except Exception:
             LOG.exception("the policy files cannot be read; the rules stay as they were")
         finally:

@@ -72,6 +72,24 @@ def test_the_operators_file_wins_and_is_read_again(tmp_path: Path, monkeypatch: 
     assert made.allows("get_image", MEMBER, {"project_id": "p"})
 
 
+def test_a_call_that_began_before_a_change_is_answered_by_whole_rules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While oslo.policy reads a file, the rules that are not read yet let everybody in."""
+    monkeypatch.setattr(policy_module, "RELOAD_CHECK", 0.0)
+    made = policy(tmp_path, '"get_image": "role:auditor"\n')
+    in_use = made._rules
+    read: list[bool] = []
+    monkeypatch.setattr(in_use, "load", lambda load=in_use.load: read.append(True) or load())
+    time.sleep(0.01)
+    (tmp_path / "policy.yaml").write_text('"get_image": "role:member"\n')
+    assert made.allows("get_image", MEMBER, {"project_id": "p"})
+    assert not read, "somebody may be asking them at this very moment"
+    assert made.allows("get_image", MEMBER, {"project_id": "p"})
+    assert read, "but they follow"
+    assert made.allows("get_image", MEMBER, {"project_id": "p"})
+
+
 def test_old_defaults_on_request(tmp_path: Path) -> None:
     made = policy(tmp_path, settings="enforce_new_defaults = false\n")
     assert made.allows("get_image", Context(project_id="x"), {"project_id": "p"})
