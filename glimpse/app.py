@@ -28,7 +28,7 @@ from glimpse.api.routes import Calls, Route, Router
 from glimpse.api.wire import Reply, Request
 from glimpse.db.engine import Database
 from glimpse.domain.schema import ImageSchema
-from glimpse.errors import GlimpseError, NotImplementedMethod, SettingsError
+from glimpse.errors import BadRequest, GlimpseError, NotImplementedMethod, SettingsError
 from glimpse.images.data import ImageData
 from glimpse.images.location_import import LocationImport
 from glimpse.images.locations import Locations
@@ -230,14 +230,17 @@ class Application:
 
 
 def _base(incoming: web.BaseRequest, behind_proxy: bool) -> str:
-    """scheme://host as the client sees it; only a proxy that we were told of may say otherwise."""
+    """scheme://host as the client sees it; only a proxy that we were told of may say otherwise. Raises `BadRequest`."""
     scheme, host, prefix = incoming.scheme, incoming.host, ""
     if behind_proxy:
         named = incoming.forwarded[0] if incoming.forwarded else {}  # RFC 7239
         scheme = named.get("proto") or incoming.headers.get("X-Forwarded-Proto") or scheme
         host = named.get("host") or incoming.headers.get("X-Forwarded-Host") or host
         prefix = incoming.headers.get("X-Forwarded-Prefix", "").rstrip("/")
-    return f"{scheme}://{host}{prefix}"
+    base = f"{scheme}://{host}{prefix}"
+    if not base.isascii():  # RFC 9112, 3.2: what is no host is a bad request
+        raise BadRequest("The header Host does not name a host.")
+    return base
 
 
 def _respond(incoming: web.BaseRequest, reply: Reply) -> web.Response:

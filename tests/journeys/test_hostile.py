@@ -273,6 +273,11 @@ class TestHeaders:
             data = b"GET /v2/images?limit=0 HTTP/1.1\r\nHost: x\r\nX-Odd: " + value + b"\r\nConnection: close\r\n\r\n"
             assert raw_status(api.url, data) in (200, 400, None)
 
+    def test_a_host_that_is_no_text(self, api: Api) -> None:
+        for path in (b"/", b"/versions", b"/v2/images?limit=0"):
+            data = b"GET " + path + b" HTTP/1.1\r\nHost: a\xffb\r\nConnection: close\r\n\r\n"
+            assert raw_status(api.url, data) in (200, 300, 400, None)
+
     def test_range_of_many_pieces(self, api: Api) -> None:
         image = api.active(b"content")
         header = "bytes=" + ",".join("0-" for _ in range(2000))
