@@ -15,7 +15,7 @@ the form of a query, not on its values, so they are made once for each form.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -48,6 +48,8 @@ OPERATORS = {
 
 FEW = 3_000  # images: looking up and sorting so many costs as much as walking past all others (measured with a million)
 FORMS = 512  # of queries, whose statements are kept
+LARGE_FORMS = 8  # of those with more than `LARGE` values: they take megabytes each
+LARGE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,11 @@ class _Form:
     def first(self) -> str:
         """The first sort key."""
         return self.sort[0][0]
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its statements are so long that only a few of the kind are kept."""
+        return sum(count for _, _, count in self.columns) + self.properties + self.tags > LARGE
 
     @property
     def sorts_all(self) -> bool:
@@ -197,13 +204,23 @@ def _values(query: ImageQuery, context: Context, marker: Mapping[str, Any]) -> d
     return values | {f"marker_{name}": value for name, value in marker.items()}
 
 
+class _Kept:
+    """Makes each statement once, as long as callers do not ask for ever new large ones."""
+
+    def __init__(self, make: Callable[..., Prepared]) -> None:
+        self.small, self.large = lru_cache(FORMS)(make), lru_cache(LARGE_FORMS)(make)
+
+    def __call__(self, form: _Form, *more: tuple[str, ...]) -> Prepared:
+        return (self.large if form.is_large else self.small)(form, *more)
+
+
 _LIMIT: sa.BindParameter[int] = sa.bindparam("limit", type_=sa.Integer)
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(FORMS)
+@_Kept
 def _page(form: _Form) -> Prepared:
     """(id, document) of each image of the page, in order."""
     found = _merged(form, ["id", *(name for name, _ in form.sort)], _behind(form))
@@ -214,7 +231,7 @@ def _page(form: _Form) -> Prepared:
     )
 
 
-@lru_cache(FORMS)
+@_Kept
 def _edge(form: _Form) -> Prepared:
     """The first sort key of the last row of the page, if there are so many rows."""
     by_first = replace(form, sort=form.sort[:1])
@@ -433,7 +450,11 @@ def _few_rows(form: _Form, name: str) -> tuple[sa.FromClause, Condition, str]:
         return tags, is_it, "image_tags_list_value"
     rows = image_properties.alias(name)
     value: Any = sa.bindparam(f"{name}_value", type_=sa.Text)
-    is_it = sa.and_(rows.c.name == sa.bindparam(f"{name}_name", type_=sa.String), rows.c.value == value)
+    label = sa.bindparam(f"{name}_name", type_=sa.String)
+    is_it = sa.and_(rows.c.name == label, rows.c.value == value)
+    if form.dialect == "mysql":
+        # Else another spelling of the name would find a property that the caller may not read.
+        is_it = sa.and_(is_it, sa.cast(rows.c.name, sa.LargeBinary) == sa.cast(label, sa.LargeBinary))
     if form.dialect == "postgresql":
         start = sa.func.left(rows.c.value, additions.VALUE_PREFIX)
         is_it = sa.and_(is_it, start == sa.func.left(value, additions.VALUE_PREFIX))
@@ -460,7 +481,7 @@ def _few(connection: Connection, form: _Form, values: Mapping[str, Any]) -> str 
     return name if count <= FEW else None
 
 
-@lru_cache(FORMS)
+@_Kept
 def _count(form: _Form, names: tuple[str, ...]) -> Prepared:
     """How many rows each of the filters finds, but counted to no more than one too many."""
     counts = []

@@ -274,8 +274,9 @@ def drop_property(connection: Connection, image_id: str, name: str, value: str) 
 def with_property(connection: Connection, name: str) -> list[tuple[str, str, datetime | None]]:
     """(image id, value, time of the last change) of every property of that name, deleted images' among them."""
     mark = image_properties
-    query = sa.select(mark.c.image_id, mark.c.value, mark.c.updated_at).where(mark.c.name == name)
-    return [(row[0], row[1], row[2]) for row in connection.execute(query)]
+    query = sa.select(mark.c.image_id, mark.c.value, mark.c.updated_at, mark.c.name).where(mark.c.name == name)
+    # In other letters it is a client's, which MariaDB takes for the same.
+    return [(row[0], row[1], row[2]) for row in connection.execute(query) if row[3] == name]
 
 
 def replace_property(connection: Connection, image_id: str, name: str, before: str, after: str, when: datetime) -> bool:
@@ -299,10 +300,19 @@ def _put_properties(connection: Connection, image_id: str, values: Mapping[str, 
 
 
 def _revive_property(connection: Connection, image_id: str, name: str, value: str | None, when: datetime) -> bool:
-    """(image_id, name) is unique, so a property that was removed once has a row that must be used again."""
+    """(image_id, name) is unique, so a property that was removed once has a row that must be used again.
+
+    MariaDB takes names that differ by case or accents for the same: one that is there under another name stays, as it
+    may be protected. Its database then refuses the new one.
+    """
+    properties = image_properties.c
+    same = properties.name == name
+    if connection.dialect.name == "mysql":
+        exact = sa.cast(properties.name, sa.LargeBinary) == name.encode()
+        same = sa.and_(same, sa.or_(properties.deleted == sa.true(), exact))
     result = connection.execute(
         image_properties.update()
-        .where(image_properties.c.image_id == image_id, image_properties.c.name == name)
+        .where(properties.image_id == image_id, same)
         .values(name=name, value=value, updated_at=when, deleted=False, deleted_at=None)
     )
     return result.rowcount == 1

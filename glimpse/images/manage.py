@@ -20,7 +20,7 @@ from glimpse.domain import lifecycle, patch
 from glimpse.domain.context import Context
 from glimpse.domain.locations import LocationRules
 from glimpse.domain.record import Image, Location
-from glimpse.domain.schema import READ_ONLY, RESERVED, RESERVED_PREFIX, ImageSchema
+from glimpse.domain.schema import HIDDEN_PROPERTIES, READ_ONLY, RESERVED, RESERVED_PREFIX, ImageSchema
 from glimpse.errors import BadRequest, Forbidden, NotFound, TooLarge
 from glimpse.notifications import Notifications, gone
 from glimpse.settings import Settings
@@ -97,11 +97,17 @@ class Records:
 
         def page(connection: Connection) -> tuple[list[Image], int]:
             asked = query(connection)
+            if any(not self._may_filter_by(name, context) for name in asked.properties):
+                return [], asked.limit
             return image_query.find(connection, asked, context), asked.limit
 
         found, limit = self.database.read(page)
         seen = [image for image in found if self.policy.allows("get_image", context, image_target(image))]
         return [self._as_seen(image, context) for image in seen], len(found) == limit
+
+    def _may_filter_by(self, name: str, context: Context) -> bool:
+        """Else lists would tell, guess by guess, the value of a property that the caller may not read."""
+        return name not in HIDDEN_PROPERTIES and self.protection.allows("read", name, context)
 
     def marker(self, connection: Connection, context: Context, image_id: str) -> Image:
         """The image behind which a page goes on. Raises `BadRequest` (unknown), `Forbidden` (not for the caller)."""

@@ -83,6 +83,17 @@ def test_what_may_not_be_read_is_not_there_and_survives_a_change(guest: Guest) -
     assert admin.show(image)["x_secret"] == "hush"
 
 
+@pytest.mark.better_than_glance
+def test_lists_do_not_tell_what_may_not_be_read(guest: Guest) -> None:
+    alice, admin = guest("alice"), guest("admin")
+    image = alice.create(cost_centre="1", x_open="1")["id"]
+    admin.patch(image, add("x_secret", "hush"))
+    assert [found["id"] for found in admin.list(x_secret="hush", id=image)] == [image]
+    assert alice.list(x_secret="hush") == []
+    assert alice.list(x_secret="hush", id=image) == []
+    assert [found["id"] for found in alice.list(x_open="1", id=image)] == [image]
+
+
 def test_what_may_not_be_changed(guest: Guest) -> None:
     alice = guest("alice")
     image = alice.create(cost_centre="1", x_once="1")["id"]
