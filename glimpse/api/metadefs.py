@@ -212,7 +212,7 @@ def _times(found: Definition) -> dict[str, str]:
 def _page(query: MultiMapping[str], limit: int | None, sort_keys: tuple[str, ...]) -> Page:
     sort_key = parameters.one_of(query, "sort_key", sort_keys) or "created_at"
     ascending = parameters.one_of(query, "sort_dir", _DIRECTIONS) == "asc"
-    return Page(sort_key, ascending, limit, query.get("marker") or None)
+    return Page(sort_key, ascending, limit, parameters.one(query, "marker"))
 
 
 def _check_filters(query: MultiMapping[str]) -> None:

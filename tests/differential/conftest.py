@@ -16,12 +16,13 @@ from tests.differential.steps import USERS
 from tests.rig.databases import MariaDB
 from tests.rig.keystone import PASSWORD, Keystone
 from tests.rig.memcached import Memcached
+from tests.rig.process import wait_for
 from tests.rig.services import Glance, Glimpse, ImageService, config_text
 
 CONTENT = b"somebody else's bytes"
 
 
-def sections(folder: Path, database: str, authtoken: dict[str, str]) -> dict[str, dict[str, object]]:
+def sections(folder: Path, database: str, authtoken: dict[str, str], web: str) -> dict[str, dict[str, object]]:
     """What both sides get. Small limits, so that a few requests reach them."""
     return {
         "DEFAULT": {
@@ -37,6 +38,11 @@ def sections(folder: Path, database: str, authtoken: dict[str, str]) -> dict[str
         "glance_store": {"default_backend": "fs"},
         "fs": {"filesystem_store_datadir": folder / "fs", "weight": 100, "store_description": "the first"},
         "fast": {"filesystem_store_datadir": folder / "fast", "weight": 200},
+        # as a list in brackets: Glance wants them so
+        "import_filtering_opts": {
+            "allowed_ports": f"[80,443,{web.rpartition(':')[2]}]",
+            "allowed_hosts": "[127.0.0.1]",
+        },
         "paste_deploy": {"flavor": "keystone"},
         "keystone_authtoken": dict(authtoken),
     }
@@ -93,7 +99,10 @@ def make_side(service: ImageService, database: str, keystone: Keystone, web: str
     """The side of a service that runs."""
     tokens = {name: keystone.token(*account) for name, account in USERS.items() if account is not None}
     known = {**project_ids(keystone), "web": web, "service-token": tokens["service"], "folder": str(service.data_dir)}
-    return Side(service.name, service.url, database, str(service.data_dir), tokens, known)
+    side = Side(service.name, service.url, database, str(service.data_dir), tokens, known)
+    for name in tokens:  # the first questions to Keystone may meet connections that it gave up
+        wait_for(f"an answer to {name}", lambda user=name: side.asks(user), 30)
+    return side
 
 
 @pytest.fixture
@@ -112,7 +121,7 @@ def sides(
     for factory in (glance_service, glimpse_service):
         database = mariadb.fresh_url()
         service = factory(start=False)
-        service.config_file.write_text(config_text(sections(service.data_dir, database, authtoken)))
+        service.config_file.write_text(config_text(sections(service.data_dir, database, authtoken, web)))
         service.manage("db_sync")
         service.start()
         made.append(make_side(service, database, keystone, web))

@@ -70,6 +70,10 @@ class Side:
             else:
                 yield self._send(step)
 
+    def asks(self, user: str) -> bool:
+        """Whether this user gets an answer that is not a failure."""
+        return 0 < self._send(Step(user, "GET", "/v2/images?limit=1")).status < 500
+
     def _send(self, step: Step) -> Answer:
         headers = {name: self._fill(value) for name, value in step.headers.items()}
         if token := self.tokens.get(step.user):
