@@ -139,7 +139,7 @@ class Policy:
         shown = NAMESPACE.rules.show
         if rule == shown or not self.allows(shown, context, target):
             raise NotFound("The metadata definition namespace was not found.")
-        raise Forbidden("You are not authorized to complete this action.")
+        raise Forbidden("The policy does not let you do this.")
 
 
 def namespace_target(context: Context, namespace: Definition | None) -> dict[str, Any]:

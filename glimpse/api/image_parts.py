@@ -7,7 +7,7 @@ from typing import Any
 
 from glimpse.api.wire import NO_CONTENT, Reply, Request, json_reply
 from glimpse.domain.record import Member
-from glimpse.domain.schema import is_storable
+from glimpse.domain.schema import require_storable
 from glimpse.errors import BadRequest
 from glimpse.images.manage import Records
 from glimpse.images.sharing import Sharing
@@ -30,8 +30,7 @@ class ImagePartCalls:
         member_id = _field(request, "member")
         if not isinstance(member_id, str) or not 0 < len(member_id) <= 255:
             raise BadRequest("The member must be the id of a project: a string of 1 to 255 characters.")
-        if not is_storable(member_id):
-            raise BadRequest("Characters U+10000 and above, NUL and lone surrogates are not supported")
+        require_storable(member_id)
         return json_reply(_body(self.sharing.add(request.context, request.parts["image_id"], member_id)))
 
     def member(self, request: Request) -> Reply:

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from multidict import MultiMapping
 
-from glimpse.domain.schema import is_storable
+from glimpse.domain.schema import require_storable
 from glimpse.errors import BadRequest
 from glimpse.settings import Settings
 
@@ -16,8 +16,7 @@ BIG_MAX = 2**63 - 1  # what a BIGINT column holds
 
 def check_storable(query: MultiMapping[str]) -> None:
     """Refuse text that no column can hold: comparing with it fails on some databases."""
-    if not all(is_storable(text) for pair in query.items() for text in pair):
-        raise BadRequest("Characters U+10000 and above, NUL and lone surrogates are not supported")
+    require_storable(*(text for pair in query.items() for text in pair))
 
 
 def one(query: MultiMapping[str], name: str) -> str | None:

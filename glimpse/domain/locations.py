@@ -13,11 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jsonschema_rs
-
 from glimpse.domain.lifecycle import check_transition
 from glimpse.domain.record import Image, Location
-from glimpse.domain.schema import TEXT_MAX, Schema
+from glimpse.domain.schema import TEXT_MAX, Checker, Schema
 from glimpse.errors import BadRequest, Conflict, Forbidden, TooLarge
 
 MD5_SIZE = 16  # bytes
@@ -119,7 +117,7 @@ NEW_LOCATION: Schema = {
     },
     "required": ["url"],
 }
-_new_location = jsonschema_rs.Draft7Validator(NEW_LOCATION)
+_new_location = Checker("location", NEW_LOCATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +131,7 @@ class NewLocation:
     @classmethod
     def parse(cls, body: Any) -> NewLocation:
         """What a client sent. Raises `BadRequest`."""
-        try:
-            _new_location.validate(body)
-        except jsonschema_rs.ValidationError as error:
-            raise BadRequest(f"Provided object does not match schema 'location': {error.message[:512]}") from error
-        except ValueError as error:  # nested too deeply to be looked at
-            raise BadRequest("Provided object does not match schema 'location': it is nested too deeply") from error
+        _new_location.check(body)
         if len(json.dumps(body["url"])) > TEXT_MAX // 2:
             raise BadRequest("The URL of the location is too long.")
         return cls.from_task({"loc_url": body["url"], "validation_data": body.get("validation_data", {})})

@@ -14,7 +14,7 @@ from typing import Any
 
 from glimpse.domain import metadef_schema
 from glimpse.domain.metadef_schema import NAME_MAX
-from glimpse.domain.schema import TEXT_MAX, Checker, Schema, is_storable
+from glimpse.domain.schema import TEXT_MAX, Checker, Schema, require_storable
 from glimpse.errors import BadRequest, Forbidden
 
 Values = dict[str, Any]
@@ -105,9 +105,9 @@ class Kind:
         # A name that is empty, or a namespace's with a slash, would have no URL.
         if not 0 < len(name) <= NAME_MAX or (self is NAMESPACE and "/" in name):
             raise BadRequest(f"A {self.noun} needs a name of 1 to {NAME_MAX} characters; a namespace's has no slash.")
-        for text in (name, *self.pack(values).values()):
-            if isinstance(text, str) and not is_storable(text):
-                raise BadRequest("Characters U+10000 and above, NUL and lone surrogates are not supported")
+        texts = (name, *self.pack(values).values())
+        require_storable(*texts)
+        for text in texts:
             if isinstance(text, str) and len(text.encode()) > TEXT_MAX:
                 raise BadRequest(f"The {self.noun} {name} is longer than {TEXT_MAX} bytes")
         return name, values

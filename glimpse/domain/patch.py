@@ -47,7 +47,7 @@ def parse(media_type: str, body: Any, schema: ImageSchema) -> list[Change]:
     Raises `BadRequest` for a malformed body or value and `Forbidden` for properties that no client may touch.
     """
     if not isinstance(body, list):
-        raise BadRequest("The body must be a JSON array with an object for each operation.")
+        raise BadRequest("A patch is a JSON array of objects, one for each operation.")
     return [_parse_one(entry, media_type == MEDIA_V20, schema) for entry in body]
 
 

@@ -166,7 +166,7 @@ class Checker:
         return value
 
     def _mismatch(self, why: str) -> BadRequest:
-        return BadRequest(f"Provided object does not match schema '{self._name}': {why}")
+        return BadRequest(f"That does not match the schema {self._name!r}: {why}")
 
 
 class ImageSchema:
@@ -213,9 +213,7 @@ def _storable(name: str, value: Any) -> Any:
     """The value as the columns take it; what JSON Schema cannot say about them is checked here."""
     if len(name) > 255:
         raise BadRequest(f"Property names may have at most 255 characters, not {len(name)}")
-    for text in (name, *(value if isinstance(value, list) else [value])):
-        if isinstance(text, str) and not is_storable(text):
-            raise BadRequest("Characters U+10000 and above, NUL and lone surrogates are not supported")
+    require_storable(name, *(value if isinstance(value, list) else [value]))
     if isinstance(value, str) and len(value.encode()) > TEXT_MAX:
         raise BadRequest(f"The value of {name} is longer than {TEXT_MAX} bytes")
     if name not in ("min_ram", "min_disk"):
@@ -228,3 +226,9 @@ def _storable(name: str, value: Any) -> Any:
 def is_storable(text: str) -> bool:
     """Whether every supported database can keep the text (MySQL's utf8 has three bytes, PostgreSQL no NUL)."""
     return not any(character == "\0" or character > "\uffff" or "\ud800" <= character <= "\udfff" for character in text)
+
+
+def require_storable(*values: object) -> None:
+    """Raise `BadRequest` when there is text among the values that is not storable."""
+    if not all(is_storable(value) for value in values if isinstance(value, str)):
+        raise BadRequest("Characters U+10000 and above, NUL and lone surrogates are not supported")

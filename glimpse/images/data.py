@@ -176,7 +176,7 @@ class ImageData:
     def _tell_failure(self, image: Image, error: BaseException) -> None:
         # Only what a client is told too: any other text may name paths or hosts.
         why = error.message if isinstance(error, GlimpseError) else type(error).__name__
-        text = f"Failed to upload image data for image {image.id} due to {why}"
+        text = f"The upload to image {image.id} failed: {why}"
         self.notifications.tell("image.upload", text, "ERROR")
 
     async def _put_back(self, image: Image, lease: Lease) -> None:

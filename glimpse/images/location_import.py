@@ -48,7 +48,7 @@ LOOK = 5.0  # seconds between two looks whether the image is still there, which 
 RESUME = 45.0  # seconds between two looks for work whose process died; a new process looks at once
 AT_ONCE = 16  # places that one worker looks at and hashes; more of them wait
 
-FAILED = "Task failed due to Internal Error"  # all that clients learn: the reason would tell of ports (OSSN-0078)
+FAILED = "The location cannot be used"  # all that clients learn: the reason would tell of ports (OSSN-0078)
 _SYSTEM = Context(is_admin=True)
 
 

@@ -21,8 +21,6 @@ from .test_locations import place
 
 Who = Callable[[str], Api]
 
-FAILED = "Task failed due to Internal Error"
-
 
 def post(api: Api, image_id: str, url: Any, **validation_data: Any) -> httpx.Response:
     more = {"validation_data": validation_data} if validation_data else {}
@@ -84,7 +82,7 @@ def refused(api: Api, site: Site, promised: bytes) -> Image:
     image = api.ready()
     assert post(api, image["id"], site.add(b"other"), **sha256(promised)).status_code == 202
     shown, task = ended(api, image["id"])
-    assert (task["status"], task["message"], task["result"]) == ("failure", FAILED, None)
+    assert (task["status"], task["result"]) == ("failure", None)
     return shown
 
 
@@ -120,7 +118,7 @@ def test_places_that_cannot_be_read(placer: Who, site: Site, path: str) -> None:
     image = alice.ready()
     assert post(alice, image["id"], site.url + path).status_code == 202
     shown, task = ended(alice, image["id"])
-    assert (task["status"], task["message"]) == ("failure", FAILED)
+    assert (task["status"], site.url in task["message"]) == ("failure", False)
     assert (shown["status"], shown["size"], shown["locations"]) == ("queued", None, [])
     alice.upload(image["id"], b"after all")
 
@@ -131,7 +129,7 @@ def test_not_even_services_name_files(placer: Who, url: str) -> None:
     image = nova.ready()
     assert post(nova, image["id"], url).status_code == 202
     shown, task = ended(nova, image["id"])
-    assert (task["status"], task["message"]) == ("failure", FAILED)
+    assert (task["status"], "passwd" in task["message"]) == ("failure", False)
     assert (shown["status"], shown["locations"]) == ("queued", [])
 
 
