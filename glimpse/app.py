@@ -35,11 +35,11 @@ from glimpse.images.locations import Locations
 from glimpse.images.manage import Records
 from glimpse.images.sharing import Sharing
 from glimpse.images.tasks import Tasks
-from glimpse.images.uri_filter import UriFilter
 from glimpse.metadefs.manage import Metadefs
 from glimpse.notifications import Notifications, check_notifications
 from glimpse.settings import Settings
 from glimpse.stores.registry import Stores, open_stores
+from glimpse.stores.uri_filter import UriFilter
 
 LOG = logging.getLogger(__name__)
 ACCESS_LOG = logging.getLogger("glimpse.access")

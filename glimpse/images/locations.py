@@ -22,10 +22,10 @@ from glimpse.domain.record import Image, Location
 from glimpse.domain.schema import is_storable
 from glimpse.errors import Conflict, Forbidden, GlimpseError, NotFound
 from glimpse.images.data import ImageData
-from glimpse.images.uri_filter import UriFilter
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings
 from glimpse.stores.registry import ConfiguredStore, Stores
+from glimpse.stores.uri_filter import UriFilter
 
 T = TypeVar("T")
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 PATIENCE = 10.0  # seconds for a name to be found
+
+# Of their own: a name server that hangs, which callers may choose, must keep nobody else's work waiting.
+_threads = ThreadPoolExecutor(8, "names")
 
 
 async def addresses_of(host: str) -> list[Address]:
@@ -20,13 +25,22 @@ async def addresses_of(host: str) -> list[Address]:
     if re.fullmatch(r"[0-9.]*", host):
         return []
     # The dot at its end makes it a name: the system would read 0x7f000001 as an address.
-    name = host if host.endswith(".") else f"{host}."
+    return await look_up(host if host.endswith(".") else f"{host}.")
+
+
+async def look_up(name: str) -> list[Address]:
+    """What the system takes a host for; nothing when it finds nothing in `PATIENCE`."""
+    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(PATIENCE):
-            found = await asyncio.get_running_loop().getaddrinfo(name, None)
-        return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+            found = await loop.run_in_executor(_threads, _look_up, name)
+        return [ipaddress.ip_address(text.partition("%")[0]) for text in found]
     except (OSError, ValueError, TimeoutError):
         return []
+
+
+def _look_up(name: str) -> list[str]:
+    return [str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
 
 
 def is_inside(address: Address) -> bool:

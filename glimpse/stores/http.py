@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from oslo_config import cfg
 from yarl import URL
 
 from glimpse.errors import Forbidden, GlimpseError, Gone, NotFound, Unavailable
-from glimpse.stores.addresses import addresses_of, is_inside
+from glimpse.stores.addresses import look_up
 from glimpse.stores.driver import BLOCK, Facts, Stored
+from glimpse.stores.uri_filter import UriFilter
 
 OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt("https_ca_certificates_file"),
@@ -32,7 +35,9 @@ class HttpStore:
     facts = Facts("http", ("http", "https"), writable=False, ranges=False)
 
     def __init__(self, options: Mapping[str, Any], where: str) -> None:
+        """Beside `OPTIONS`, `options` hold the operator's lists, `uri_filter`: they are for the whole service."""
         self.details: Mapping[str, Any] = {}
+        self._filter = UriFilter(options["uri_filter"])
         self._proxies: Mapping[str, str] = options["http_proxy_information"]
         self._ca_file: str | None = options["https_ca_certificates_file"]
         # As for Glance, a file of certificates wins over the switch.
@@ -43,7 +48,9 @@ class HttpStore:
         # Made on first use: a session belongs to the event loop of the process that serves.
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
-            self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=False)
+            proxies = {URL(proxy).host or "" for proxy in self._proxies.values()}
+            connector = aiohttp.TCPConnector(resolver=_Resolver(self._filter, proxies))
+            self._session = aiohttp.ClientSession(timeout=timeout, auto_decompress=False, connector=connector)
         return self._session
 
     async def _request(self, method: str, url: str) -> aiohttp.ClientResponse:
@@ -60,12 +67,21 @@ class HttpStore:
                 response.release()
                 if response.status not in REDIRECTED or "Location" not in response.headers:
                     raise _refused(response.status)
-                target = await _elsewhere(target, response.headers["Location"])
+                target = await self._elsewhere(target, response.headers["Location"])
         except (aiohttp.InvalidURL, ValueError) as error:
             raise NotFound("The location is not a valid URL.") from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable("The server that holds the image data does not answer.") from error
         raise Unavailable("The image data is behind too many redirects.")
+
+    async def _elsewhere(self, url: URL, location: str) -> URL:
+        """Where a redirect leads: to another page of the same server, or where callers may send us (OSSA-2026-004)."""
+        target = url.join(URL(location))
+        if target.scheme not in self.facts.schemes or not target.host:
+            raise Unavailable("The image data is not on a web server.")
+        if (target.host, target.port) != (url.host, url.port) and not await self._filter.passes(str(target)):
+            raise Unavailable("The server that holds the image data sends its readers to a place that cannot be used.")
+        return target
 
     def owns(self, url: str) -> bool:
         return url.startswith(("http://", "https://"))
@@ -117,16 +133,33 @@ class OpenResponse:
         self._response.close()
 
 
-async def _elsewhere(url: URL, location: str) -> URL:
-    """Where a redirect leads: to a web server, and from outside never to this machine or its link (OSSA-2026-004)."""
-    target = url.join(URL(location))
-    if target.scheme not in HttpStore.facts.schemes or not target.host:
-        raise Unavailable("The image data is not on a web server.")
-    if target.host != url.host:
-        addresses = await addresses_of(target.host)
-        if not addresses or any(is_inside(each) for each in addresses):
-            raise Unavailable("The server that holds the image data sends its readers to a place that cannot be used.")
-    return target
+class _Resolver(AbstractResolver):
+    """Finds hosts for connections, but not where the filter does not let them lead; `trusted` may lead anywhere."""
+
+    def __init__(self, uri_filter: UriFilter, trusted: Collection[str]) -> None:
+        self._filter = uri_filter
+        self._trusted = trusted
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = [
+            address
+            for address in await look_up(host)
+            if host in self._trusted or self._filter.lets_connect(host, address)
+        ]
+        if not found:
+            raise OSError("the host leads nowhere that can be used")
+        return [
+            ResolveResult(
+                hostname=host, host=str(address), port=port, proto=0, flags=socket.AI_NUMERICHOST,
+                family=socket.AF_INET6 if address.version == 6 else socket.AF_INET,
+            )
+            for address in found
+        ]  # fmt: skip
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""
 
 
 def _refused(status: int) -> GlimpseError:

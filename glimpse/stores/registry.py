@@ -91,6 +91,6 @@ def open_stores(settings: Settings) -> Stores:
     made = []
     for store in settings.stores:
         options, driver = DRIVERS[store.type]
-        values = settings.group(store.group, options, fallback)
+        values = {**settings.group(store.group, options, fallback), "uri_filter": settings.uri_filter}
         made.append(ConfiguredStore(store.id, store.weight, driver(values, f"[{store.group}]"), store.description))
     return Stores(made, settings.default_store, settings.multi_store)

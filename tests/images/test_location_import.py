@@ -30,10 +30,10 @@ from glimpse.images.leases import STALE, Leases, this_process
 from glimpse.images.location_import import LEASE, LocationImport
 from glimpse.images.locations import Locations
 from glimpse.images.tasks import Tasks
-from glimpse.images.uri_filter import UriFilter
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings, load
 from glimpse.stores.registry import open_stores
+from glimpse.stores.uri_filter import UriFilter
 from tests.journeys.site import Site
 
 ADMIN = Context(project_id="p", is_admin=True, roles=frozenset({"admin", "service"}))

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from glimpse.errors import Forbidden, NotFound, Unavailable
+from glimpse.settings import FilterSettings
+from glimpse.stores import addresses
 from glimpse.stores.conformance import Harness, ReadableStore, read
 from glimpse.stores.http import OPTIONS, HttpStore
+from glimpse.stores.uri_filter import UriFilter
 
-DEFAULTS: dict[str, Any] = {option.dest: option.default for option in OPTIONS}
+NO_LISTS = FilterSettings(("http", "https"), (), (), (), (80, 443), ())
+DEFAULTS: dict[str, Any] = {option.dest: option.default for option in OPTIONS} | {"uri_filter": NO_LISTS}
 
 
 class Site:
@@ -105,6 +112,63 @@ async def test_redirects_never_lead_to_other_places_of_this_machine(site: Site, 
     port = site.url.rpartition(":")[2]
     with pytest.raises((Unavailable, NotFound)):
         await store.open(f"{site.url}/away?to={to.format(port=port)}")
+
+
+async def test_redirects_keep_to_the_operators_lists(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server of the first URL may be a caller's own, and send the service to ports and hosts that are not open."""
+    site.pages["/there"] = b"there"
+    port = site.url.rpartition(":")[2]
+    away = f"{site.url}/away?to=http://images.example:{port}/there"
+    monkeypatch.setattr(addresses, "_look_up", lambda name: ["127.0.0.1"])
+    for lists, works in (
+        (replace(NO_LISTS, allowed_hosts=("images.example",)), False),
+        (replace(NO_LISTS, allowed_hosts=("images.example",), allowed_ports=(int(port),)), True),
+        (replace(NO_LISTS, disallowed_hosts=("images.example",), allowed_ports=()), False),
+    ):
+        store = HttpStore({**DEFAULTS, "uri_filter": lists}, "[test]")
+        try:
+            assert await read(store, away) == b"there"
+            assert works
+        except Unavailable:
+            assert not works
+        finally:
+            await store.close()
+
+
+async def test_a_name_that_leads_elsewhere_by_now_is_not_followed(
+    site: Site, store: HttpStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS rebinding: the name passed the filter, and its owner let it lead to this machine afterwards."""
+    leads_to = "192.0.2.1"
+    monkeypatch.setattr(addresses, "_look_up", lambda name: [leads_to])
+    assert await UriFilter(NO_LISTS).passes("http://images.example/x")
+    leads_to = "127.0.0.1"
+    url = site.add(b"secret").replace("127.0.0.1", "images.example")
+    with pytest.raises(Unavailable):
+        await store.open(url)
+    with pytest.raises(Unavailable):
+        await store.stat(url)
+    listed = HttpStore({**DEFAULTS, "uri_filter": replace(NO_LISTS, allowed_hosts=("images.example",))}, "[test]")
+    assert await read(listed, url) == b"secret"
+    await listed.close()
+    proxied = HttpStore({**DEFAULTS, "http_proxy_information": {"http": site.url}}, "[test]")
+    with pytest.raises(NotFound):
+        await proxied.open("http://images.example/missing")
+    await proxied.close()
+
+
+async def test_name_servers_that_hang_stop_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers choose the names, and hashing of uploads runs in the loop's own threads."""
+    hang = threading.Event()
+    monkeypatch.setattr(addresses, "_look_up", lambda name: [str(hang.wait(10))])
+    asked = [asyncio.create_task(addresses.addresses_of(f"{number}.example")) for number in range(40)]
+    try:
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(2):
+            assert await asyncio.to_thread(lambda: "done") == "done"
+    finally:
+        hang.set()
+        await asyncio.gather(*asked)
 
 
 async def test_endless_redirects_end(site: Site, store: HttpStore) -> None:

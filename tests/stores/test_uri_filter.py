@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from glimpse.images.uri_filter import UriFilter
 from glimpse.settings import FilterSettings
+from glimpse.stores.uri_filter import UriFilter
 
 DEFAULTS = FilterSettings(("http", "https"), (), (), (), (80, 443), ())
 

@@ -3,6 +3,9 @@
 The service stands where its callers do not: beside other services, and beside the addresses that tell a machine its
 secrets. So scheme, host and port have to be allowed, and what a name leads to must be neither this machine nor its own
 link, unless the operator has listed the host. Private networks are the operator's to list.
+
+A caller's URL is held against all of it before it is taken, and so is every redirect to another place. What a name
+leads to is looked at again by each connection, as its owner may let it lead elsewhere meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 from yarl import URL
 
 from glimpse.settings import FilterSettings
-from glimpse.stores.addresses import addresses_of, is_inside
+from glimpse.stores.addresses import Address, addresses_of, is_inside
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,15 @@ class UriFilter:
         if port is not None and not _allowed(port, lists.allowed_ports, lists.disallowed_ports):
             return False
         addresses = await addresses_of(host)
+        return bool(addresses) and all(self.lets_connect(host, each) for each in addresses)
+
+    def lets_connect(self, host: str, address: Address) -> bool:
+        """Whether that name may lead to that address."""
+        lists = self.lists
         if host in lists.allowed_hosts:
-            return bool(addresses)
+            return True
         forbidden = () if lists.allowed_hosts else lists.disallowed_hosts
-        return bool(addresses) and not any(is_inside(each) or str(each) in forbidden for each in addresses)
+        return not is_inside(address) and str(address) not in forbidden
 
 
 def _allowed(value: str | int, allowed: Collection[str | int], disallowed: Collection[str | int]) -> bool:
