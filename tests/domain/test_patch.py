@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from typing import Any
 
 import pytest
 
-from glimpse.domain.patch import MEDIA_V20, MEDIA_V21, apply, parse
+from glimpse.domain.patch import MEDIA_V20, MEDIA_V21, Change, apply, parse
 from glimpse.domain.record import Image
 from glimpse.domain.schema import ImageSchema
 from glimpse.errors import BadRequest, Conflict, Forbidden
@@ -124,3 +125,11 @@ def test_formats_are_fixed_once_there_is_data() -> None:
     assert patched(change("replace", "/disk_format", "raw")).disk_format == "raw"
     with pytest.raises(Forbidden):
         patched(change("replace", "/disk_format", "raw"), image=IMAGE.with_(status="active"))
+
+
+def test_a_body_full_of_changes_takes_no_time() -> None:
+    """While they are applied, the image's row is locked; on SQLite the whole database is."""
+    before = time.process_time()
+    after = apply(IMAGE, [Change("add", str(number), "") for number in range(100_000)], is_admin=False)
+    assert len(after.properties) == 100_001
+    assert time.process_time() - before < 3, "a copy of all properties for each change took minutes"
