@@ -20,7 +20,7 @@ from glimpse.domain.context import Context
 from glimpse.domain.locations import LocationRules, Unmeasured
 from glimpse.domain.record import Image, Location
 from glimpse.domain.schema import is_storable
-from glimpse.errors import Conflict, Forbidden, GlimpseError, NotFound
+from glimpse.errors import BadRequest, Conflict, Forbidden, GlimpseError, NotFound
 from glimpse.images.data import ImageData
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings
@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 # Whoever may name files names every file of this machine (OSSA-2014-041, OSSA-2015-003); the last one names accounts.
 RESTRICTED = frozenset({"file", "filesystem", "swift+config"})
+MOST_ASKED = 128  # URLs for one call: a body has room for so many that one call would be an attack on their servers
 
 
 def is_web(url: str) -> bool:
@@ -54,7 +55,7 @@ class Locations:
         """Run a change of records, again when a store has to be asked first; then erase what an image lost by it.
 
         `change` gets the rules, None where the option show_multiple_locations forbids it all. It answers its result and
-        the locations that went.
+        the locations that went. Raises what `change` raises, and `BadRequest` for too many URLs.
         """
         sizes: dict[str, int | None] = {}
         while True:
@@ -62,6 +63,8 @@ class Locations:
                 result, lost = await self.database.run(change, self._rules(sizes))
                 break
             except Unmeasured as question:
+                if len(sizes) + len(question.urls) > MOST_ASKED:
+                    raise BadRequest(f"One call may name {MOST_ASKED} new locations at most.") from question
                 sizes |= zip(question.urls, await asyncio.gather(*map(self.measure, question.urls)), strict=True)
         await asyncio.shield(self.data.erase(lost))
         return result

@@ -45,6 +45,20 @@ def test_the_first_location_makes_an_image_active(placer: Who, site: Site, posit
     assert site.pages, "somebody else's bytes stay"
 
 
+@pytest.mark.better_than_glance
+def test_one_call_does_not_ask_for_any_number_of_places(placer: Who, site: Site) -> None:
+    """What is added and taken away again in the same patch is asked for all the same."""
+    admin = placer("admin")
+    image = admin.ready()["id"]
+    admin.patch(image, add("locations/-", place(site.add(b"content"))))
+    operations = []
+    for _ in range(150):
+        operations += [add("locations/-", place(site.add(b"content"))), remove("locations/1")]
+    assert status_of(admin, image, *operations) == 400
+    assert len(site.asked) < 135
+    assert len(admin.show(image)["locations"]) == 1
+
+
 def test_the_older_media_type(placer: Who, site: Site) -> None:
     alice, url = placer("alice"), site.add(b"content")
     image = alice.ready()
