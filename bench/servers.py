@@ -154,7 +154,7 @@ class WrongAnswers(Exception):
 
 def wrk(url: str, seconds: float, connections: int = 16, headers: Sequence[str] = ()) -> float:
     """Requests a second, with keep-alive. Raises `WrongAnswers` when not all were 2xx."""
-    command = [str(program("wrk")), "-t1", f"-c{connections}", f"-d{seconds:g}s"]
+    command = [str(program("wrk")), "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s"]
     command += [part for header in headers for part in ("-H", header)]
     done = subprocess.run([*command, url], capture_output=True, text=True, check=True)
     errors = [line for line in done.stdout.splitlines() if "Non-2xx" in line or "Socket errors" in line]
@@ -162,6 +162,19 @@ def wrk(url: str, seconds: float, connections: int = 16, headers: Sequence[str] 
     if errors or found is None or float(found[1]) == 0:
         raise WrongAnswers(f"{url}: {errors or done.stdout}")
     return float(found[1])
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process and all below it."""
+    spent = 0.0
+    waiting = [pid]
+    while waiting:
+        process = Path(f"/proc/{waiting.pop()}")
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+        spent += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        for task in (process / "task").iterdir():
+            waiting += [int(child) for child in (task / "children").read_text().split()]
+    return spent
 
 
 def memory(pids: Sequence[int]) -> Mapping[str, int]:
