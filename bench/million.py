@@ -198,14 +198,14 @@ def _add_callers(users: Path) -> None:
 
 
 def _measured(service: Service, connection: pymysql.Connection[pymysql.cursors.Cursor]) -> Iterator[Row]:
-    admin = Client(service, "admin")
-    clients = {caller: Client(service, caller) for caller, _, _ in CALLERS}
     for case in cases(draw(connection)):
+        # New ones each time: the service closes what was idle for long.
+        mine, admin = Client(service, case.caller), Client(service, "admin")
         for _ in range(5):
-            clients[case.caller].seconds(case.path)  # what the first of a kind makes ready
+            mine.seconds(case.path)  # what the first of a kind makes ready
         admin.seconds(f"/v2/images?{PRIMARY_KEY_PAGE}")
-        plan = plans(connection, lambda case=case: clients[case.caller].seconds(case.path))  # type: ignore[misc]
-        row = measure(case, clients[case.caller], admin, plan)
+        plan = plans(connection, lambda mine=mine, case=case: mine.seconds(case.path))  # type: ignore[misc]
+        row = measure(case, mine, admin, plan)
         print(f"  {row.name}: {row.shown} ({statistics.median(row.ours.values):.1f} ms)", flush=True)
         yield row
 

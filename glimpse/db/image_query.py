@@ -353,7 +353,8 @@ def _scopes(form: _Form) -> list[tuple[str | None, list[Condition]]]:
         return scopes
     seen = []
     for scope, conditions in scopes:
-        member = [images.c.id.in_(_memberships(form))] if scope == "member" else []
+        # Looked up for each of the few: given a list, MariaDB would first read all that is shared with the project.
+        member = [_has(_memberships(form), image_members.c.image_id)] if scope == "member" else []
         seen.append(sa.and_(sa.true(), *conditions, *member))
     return [(None, [sa.or_(*seen)])]
 
