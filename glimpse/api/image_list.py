@@ -16,6 +16,7 @@ from glimpse.errors import BadRequest
 from glimpse.settings import Settings
 
 MOST_FILTERS = 128  # more would be longer than some databases read
+MOST_VALUES = 1000  # of in:, as many UUIDs as a URL has room for with Glance, and more; each takes its time to be read
 _TEXT_FILTERS = ("name", "id", "status", "container_format", "disk_format")
 _EXACT_FILTERS = ("checksum", "os_hash_value", "os_hash_algo", "owner")
 _NUMBER_COLUMNS = ("min_ram", "min_disk", "size", "virtual_size")
@@ -109,7 +110,10 @@ def _text_filter(name: str, value: str) -> tuple[str, Any]:
     if not colon:
         return "eq", value
     if operator == "in":
-        return "in", _split_quoted(rest)
+        values = list(dict.fromkeys(_split_quoted(rest)))
+        if len(values) > MOST_VALUES:
+            raise BadRequest(f"The filter {name} takes at most {MOST_VALUES} values.")
+        return "in", values
     if operator == "eq":
         return "eq", rest
     if operator in OPERATORS:
