@@ -175,6 +175,10 @@ def _resource() -> Iterator[Step]:
     for user in USERS:
         yield post("/v2/images/${b}/locations", user, json={"url": WEB})
         yield get("/v2/images/${b}/locations", user)
+    for user in USERS:
+        for image in ("${b}", UNKNOWN):
+            yield get(f"/v2/images/{image}/tasks", user)
+    yield get("/v2/images/${b}/tasks", body=b"x")
     yield get("/v2/images/${b}/locations", "member", headers={"X-Service-Token": "${service-token}"})
 
 

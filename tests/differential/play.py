@@ -109,9 +109,10 @@ class Side:
         with closing(_connect(self.database)) as connection, connection.cursor() as cursor:
             cursor.execute("SET FOREIGN_KEY_CHECKS = 0")
             cursor.execute("SHOW TABLES")
-            for (table,) in cursor.fetchall():
-                if table != "alembic_version":
-                    cursor.execute(f"DELETE FROM `{table}`")
+            tables = [name for (name,) in cursor.fetchall() if name != "alembic_version"]
+            cursor.execute(" UNION ALL ".join(f"(SELECT '{name}' FROM `{name}` LIMIT 1)" for name in tables))
+            for (name,) in cursor.fetchall():  # those with rows; emptying the empty ones takes longer than all this
+                cursor.execute(f"DELETE FROM `{name}`")
             connection.commit()
         for file in Path(self.folder).glob("*/*"):
             if file.is_file():
