@@ -44,7 +44,7 @@ test: check ## everything that guards main, with real servers (installs them as 
 	@$(BIN)/python tests/rig/install.py
 	@$(BIN)/pytest -q -m "server and not glance_differential"
 
-test-glance: $(VENV)/stamp ## the same few thousand requests to Glimpse and to the real Glance, what differs in a list
+test-glance: $(VENV)/stamp ## the same ten thousand requests to Glimpse and to the real Glance, what differs in a list
 	@$(BIN)/python tests/rig/install.py
 	@$(BIN)/pytest -q -m glance_differential tests/differential
 
