@@ -10,7 +10,7 @@ import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import pytest
 
@@ -49,70 +49,62 @@ def rig_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="session")
-def mariadb(rig_folder: Path) -> Iterator[MariaDB]:
-    """The MariaDB server of this run. Who stops it starts it again."""
-    server = MariaDB(rig_folder / "mariadb")
+class Server(Protocol):
+    """A part of the rig."""
+
+    def start(self) -> None:
+        """Begin, and return when it answers."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
+Part = TypeVar("Part", bound=Server)
+
+
+def _running(server: Part) -> Iterator[Part]:
+    """For a fixture: started, and stopped in any case."""
     server.start()
     try:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def mariadb(rig_folder: Path) -> Iterator[MariaDB]:
+    """The MariaDB server of this run. Who stops it starts it again."""
+    yield from _running(MariaDB(rig_folder / "mariadb"))
 
 
 @pytest.fixture(scope="session")
 def galera(rig_folder: Path) -> Iterator[Galera]:
     """The Galera cluster of this run."""
-    cluster = Galera(rig_folder / "galera")
-    cluster.start()
-    try:
-        yield cluster
-    finally:
-        cluster.stop()
+    yield from _running(Galera(rig_folder / "galera"))
 
 
 @pytest.fixture(scope="session")
 def postgresql(rig_folder: Path) -> Iterator[PostgreSQL]:
     """The PostgreSQL server of this run. Who stops it starts it again."""
-    server = PostgreSQL(rig_folder / "postgresql")
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+    yield from _running(PostgreSQL(rig_folder / "postgresql"))
 
 
 @pytest.fixture(scope="session")
 def memcached(rig_folder: Path) -> Iterator[Memcached]:
     """The memcached of this run. Who stops it starts it again."""
-    server = Memcached(rig_folder / "memcached")
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+    yield from _running(Memcached(rig_folder / "memcached"))
 
 
 @pytest.fixture(scope="session")
 def rabbitmq(rig_folder: Path) -> Iterator[RabbitMQ]:
     """The RabbitMQ of this run. Who stops it starts it again."""
-    server = RabbitMQ(rig_folder / "rabbitmq")
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+    yield from _running(RabbitMQ(rig_folder / "rabbitmq"))
 
 
 @pytest.fixture(scope="session")
 def keystone(rig_folder: Path) -> Iterator[Keystone]:
     """The Keystone of this run. Who stops it starts it again."""
-    server = Keystone(rig_folder / "keystone")
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
+    yield from _running(Keystone(rig_folder / "keystone"))
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,8 @@ class HttpStore:
         """Beside `OPTIONS`, `options` hold the operator's lists, `uri_filter`: they are for the whole service."""
         self.details: Mapping[str, Any] = {}
         self._filter = UriFilter(options["uri_filter"])
-        self._proxies: Mapping[str, str] = options["http_proxy_information"]
+        proxies: Mapping[str, str] = options["http_proxy_information"]  # as in http:10.0.0.1:3128
+        self._proxies = {scheme: proxy if "://" in proxy else f"http://{proxy}" for scheme, proxy in proxies.items()}
         self._ca_file: str | None = options["https_ca_certificates_file"]
         # As for Glance, a file of certificates wins over the switch.
         self._verify = bool(self._ca_file) or not options["https_insecure"]
