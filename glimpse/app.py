@@ -38,7 +38,7 @@ from glimpse.images.tasks import Tasks
 from glimpse.metadefs.manage import Metadefs
 from glimpse.notifications import Notifications, check_notifications
 from glimpse.settings import Settings
-from glimpse.stores.registry import Stores, open_stores
+from glimpse.stores.registry import open_stores
 from glimpse.stores.uri_filter import UriFilter
 
 LOG = logging.getLogger(__name__)
@@ -79,40 +79,29 @@ class Application:
     """The service in one process. `handle` answers requests; `start` and `stop` frame its life."""
 
     def __init__(self, foundation: Foundation) -> None:
-        settings = foundation.settings
-        self.settings = settings
-        self._auth = foundation.auth
-        self._database = Database(settings.database, settings.record_threads)
-        self._stores: Stores = open_stores(settings)
-        self._notifications = Notifications(settings)
-        self._quotas = Quotas(self._database, settings.user_storage_quota, foundation.limits)
+        self.settings = settings = foundation.settings
+        self._auth, policy = foundation.auth, foundation.policy
+        self._database = database = Database(settings.database, settings.record_threads)
+        self._stores = stores = open_stores(settings)
+        self._notifications = notifications = Notifications(settings)
+        self._quotas = quotas = Quotas(database, settings.user_storage_quota, foundation.limits)
         records = Records(
-            settings, self._database, foundation.policy, foundation.schema, foundation.protection, self._stores,
-            self._notifications, self._quotas,
-        )  # fmt: skip
-        self._data = ImageData(
-            settings, self._database, foundation.policy, self._stores, self._notifications, self._quotas
+            settings, database, policy, foundation.schema, foundation.protection, stores, notifications, quotas
         )
+        self._data = data = ImageData(settings, database, policy, stores, notifications, quotas)
+        web_filter = UriFilter(settings.uri_filter)
+        locations = Locations(settings, database, policy, stores, data, notifications, web_filter)
+        tasks = Tasks(settings, database, policy)
+        self._imports = LocationImport(settings, database, policy, stores, locations, tasks, quotas, notifications)
         self._operator = OperatorCalls(settings, published(foundation.schema))
-        image_calls = ImageCalls(settings, records, self._stores)
-        locations = Locations(
-            settings, self._database, foundation.policy, self._stores, self._data, self._notifications,
-            UriFilter(settings.uri_filter),
-        )  # fmt: skip
-        tasks = Tasks(settings, self._database, foundation.policy)
-        self._imports = LocationImport(
-            settings, self._database, foundation.policy, self._stores, locations, tasks, self._quotas,
-            self._notifications,
-        )  # fmt: skip
+        image_calls = ImageCalls(settings, records, stores)
         self._calls = Calls(
             images=image_calls,
-            image_data=ImageDataCalls(settings, self._database, records, self._data, image_calls),
-            image_parts=ImagePartCalls(
-                records, Sharing(settings, self._database, foundation.policy, self._notifications)
-            ),
-            info=InfoCalls(settings, foundation.policy, self._stores, self._quotas),
+            image_data=ImageDataCalls(settings, database, records, data, image_calls),
+            image_parts=ImagePartCalls(records, Sharing(settings, database, policy, notifications)),
+            info=InfoCalls(settings, policy, stores, quotas),
             locations=LocationCalls(image_calls, locations, self._imports, tasks),
-            metadefs=MetadefCalls(settings, Metadefs(self._database, foundation.policy, self._notifications)),
+            metadefs=MetadefCalls(settings, Metadefs(database, policy, notifications)),
             operator=self._operator,
         )
         self._router = Router()

@@ -22,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from glimpse.domain.lifecycle import spelled
 from glimpse.domain.metadef import ASSOCIATION, NAMESPACE, OBJECT, PROPERTY, TAG, Definition, Kind
 from glimpse.domain.record import Image, Member, Task
 from glimpse.domain.schema import HIDDEN_PROPERTIES
@@ -249,8 +250,8 @@ def _image(image: Image) -> dict[str, Any]:
         "id": image.id,
         "name": image.name,
         "status": image.status,
-        "created_at": _time(image.created_at),
-        "updated_at": _time(image.updated_at),
+        "created_at": spelled(image.created_at),
+        "updated_at": spelled(image.updated_at),
         "min_disk": image.min_disk,
         "min_ram": image.min_ram,
         "protected": image.protected,
@@ -274,8 +275,8 @@ def _member(member: Member) -> dict[str, Any]:
         "image_id": member.image_id,
         "member_id": member.member_id,
         "status": member.status,
-        "created_at": _time(member.created_at),
-        "updated_at": _time(member.updated_at),
+        "created_at": spelled(member.created_at),
+        "updated_at": spelled(member.updated_at),
         **_STILL_THERE,
     }
 
@@ -289,9 +290,9 @@ def _task(task: Task) -> dict[str, Any]:
         "result": None,
         "owner": task.owner,
         "message": None,
-        "expires_at": None if task.expires_at is None else _time(task.expires_at),
-        "created_at": _time(task.created_at),
-        "updated_at": _time(task.updated_at),
+        "expires_at": None if task.expires_at is None else spelled(task.expires_at),
+        "created_at": spelled(task.created_at),
+        "updated_at": spelled(task.updated_at),
         **_STILL_THERE,
     }
 
@@ -330,20 +331,16 @@ def _metadef(change: MetadefChange) -> dict[str, Any]:
             for name, values in inside.items()
         ]
     if kind.dated:
-        told |= {"created_at": _time(what.created_at), "updated_at": _time(what.updated_at or what.created_at)}
+        told |= {"created_at": spelled(what.created_at), "updated_at": spelled(what.updated_at or what.created_at)}
     return {**told, **_STILL_THERE}
 
 
 def gone(when: datetime) -> Mapping[str, Any]:
     """The fields that say of a record that it was deleted."""
-    return {"deleted": True, "deleted_at": _time(when)}
+    return {"deleted": True, "deleted_at": spelled(when)}
 
 
 def stores_of_import(image: Image) -> Mapping[str, Any]:
     """The fields that say of an image where it is being imported to, and where that failed."""
     names = ("os_glance_importing_to_stores", "os_glance_failed_import")
     return {name: list(filter(None, (image.properties.get(name) or "").split(","))) for name in names}
-
-
-def _time(when: datetime) -> str:
-    return f"{when:%Y-%m-%dT%H:%M:%SZ}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glimpse.api.wire import NO_CONTENT, Reply, Request, json_reply
+from glimpse.domain.lifecycle import spelled
 from glimpse.domain.record import Member
 from glimpse.domain.schema import require_storable
 from glimpse.errors import BadRequest
@@ -81,7 +82,7 @@ def _body(member: Member) -> dict[str, str]:
         "member_id": member.member_id,
         "image_id": member.image_id,
         "status": member.status,
-        "created_at": f"{member.created_at:%Y-%m-%dT%H:%M:%SZ}",
-        "updated_at": f"{member.updated_at:%Y-%m-%dT%H:%M:%SZ}",
+        "created_at": spelled(member.created_at),
+        "updated_at": spelled(member.updated_at),
         "schema": "/v2/schemas/member",
     }

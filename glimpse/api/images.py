@@ -13,6 +13,7 @@ from glimpse.db.engine import Connection
 from glimpse.db.image_query import ImageQuery
 from glimpse.domain import patch
 from glimpse.domain.context import Context
+from glimpse.domain.lifecycle import spelled
 from glimpse.domain.locations import LocationRules
 from glimpse.domain.record import Image, Location
 from glimpse.domain.schema import HIDDEN_PROPERTIES
@@ -95,8 +96,8 @@ class ImageCalls:
             "virtual_size": image.virtual_size,
             "container_format": image.container_format,
             "disk_format": image.disk_format,
-            "created_at": f"{image.created_at:%Y-%m-%dT%H:%M:%SZ}",
-            "updated_at": f"{image.updated_at:%Y-%m-%dT%H:%M:%SZ}",
+            "created_at": spelled(image.created_at),
+            "updated_at": spelled(image.updated_at),
             "tags": image.tags,
             "min_ram": image.min_ram,
             "min_disk": image.min_disk,

@@ -13,6 +13,7 @@ from oslo_utils import strutils
 from glimpse.api import parameters
 from glimpse.api.wire import NO_CONTENT, Reply, Request, json_reply
 from glimpse.db.metadefs import Filter, Page
+from glimpse.domain.lifecycle import spelled
 from glimpse.domain.metadef import ASSOCIATION, NAMESPACE, OBJECT, PROPERTY, TAG, Definition, Kind
 from glimpse.errors import BadRequest
 from glimpse.metadefs.manage import Metadefs, Parts
@@ -206,7 +207,7 @@ def _document(kind: Kind, home: Definition, found: Definition, plain: bool = Fal
 def _times(found: Definition) -> dict[str, str]:
     """What was never changed has no updated_at."""
     times = {"created_at": found.created_at, "updated_at": found.updated_at}
-    return {name: f"{time:%Y-%m-%dT%H:%M:%SZ}" for name, time in times.items() if time is not None}
+    return {name: spelled(time) for name, time in times.items() if time is not None}
 
 
 def _page(query: MultiMapping[str], limit: int | None, sort_keys: tuple[str, ...]) -> Page:

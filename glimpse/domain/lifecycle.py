@@ -46,3 +46,8 @@ def check_transition(image: Image, to: str) -> None:
 def now() -> datetime:
     """The present as records keep it: UTC, no zone, whole seconds (what every supported DATETIME column holds)."""
     return datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+
+
+def spelled(when: datetime) -> str:
+    """A time of a record as clients and events get it."""
+    return f"{when:%Y-%m-%dT%H:%M:%SZ}"

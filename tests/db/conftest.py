@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from glimpse.db.engine import Database
-from glimpse.db.schema import Schema
+from tests.db.opened import opened
 from tests.db.test_schema import database_settings
 
 
@@ -24,10 +24,5 @@ def synced(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]
     url = f"sqlite:///{tmp_path}/glance.sqlite"
     if request.param != "sqlite":
         url = request.getfixturevalue(request.param)
-    settings = database_settings(tmp_path, url)
-    schema = Schema(settings, lambda line: None)
-    schema.sync()
-    schema.close()
-    opened = Database(settings, 8)
-    yield opened
-    opened.close()
+    with opened(database_settings(tmp_path, url), 8) as database:
+        yield database

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from glimpse.access.limits import SIZE_TOTAL
 from glimpse.access.quota import MIB, STEP, Account, Quotas, Reservation
 from glimpse.db import additions, images, quota
 from glimpse.db.engine import Connection, Database
-from glimpse.db.schema import Schema
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
 from glimpse.domain.lifecycle import COPY_PROPERTY, LEASE_PROPERTY
 from glimpse.domain.record import Image, Location
 from glimpse.errors import Gone, TooLarge
+from tests.db.opened import opened
 from tests.db.test_schema import database_settings
 
 ADMIN = Context(is_admin=True)
@@ -34,16 +34,9 @@ def quotas(synced: Database) -> Quotas:
     return Quotas(synced, 10 * MIB, None)
 
 
-@contextmanager
-def sqlite(folder: Path) -> Iterator[Database]:
+def sqlite(folder: Path) -> AbstractContextManager[Database]:
     """A database for what is the same on all of them."""
-    settings = database_settings(folder, f"sqlite:///{folder}/glance.sqlite")
-    schema = Schema(settings, lambda line: None)
-    schema.sync()
-    schema.close()
-    opened = Database(settings, 1)
-    yield opened
-    opened.close()
+    return opened(database_settings(folder, f"sqlite:///{folder}/glance.sqlite"), 1)
 
 
 def queued(database: Database, project: str | None = PROJECT, **fields: Any) -> str:

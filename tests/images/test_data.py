@@ -18,7 +18,6 @@ from glimpse.access.protection import Protection
 from glimpse.access.quota import Quotas
 from glimpse.db import images
 from glimpse.db.engine import Connection, Database
-from glimpse.db.schema import Schema
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
 from glimpse.domain.lifecycle import LEASE_PROPERTY
@@ -32,6 +31,7 @@ from glimpse.notifications import Notifications
 from glimpse.settings import Settings, load
 from glimpse.stores.conformance import BrokenOff
 from glimpse.stores.registry import open_stores
+from tests.db.opened import opened
 
 ADMIN = Context(is_admin=True, roles=frozenset({"admin"}))
 
@@ -48,12 +48,8 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
-    schema = Schema(settings.database, lambda line: None)
-    schema.sync()
-    schema.close()
-    opened = Database(settings.database, 2)
-    yield opened
-    opened.close()
+    with opened(settings.database, 2) as database:
+        yield database
 
 
 class Noted(Notifications):

@@ -17,8 +17,7 @@ import pytest
 from glimpse.access.policy import Policy
 from glimpse.access.quota import Quotas
 from glimpse.db import images, tasks
-from glimpse.db.engine import Connection, Database
-from glimpse.db.schema import Schema
+from glimpse.db.engine import Connection
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
 from glimpse.domain.locations import NewLocation
@@ -34,6 +33,7 @@ from glimpse.notifications import Notifications
 from glimpse.settings import Settings, load
 from glimpse.stores.registry import open_stores
 from glimpse.stores.uri_filter import UriFilter
+from tests.db.opened import opened
 from tests.journeys.site import Site
 
 ADMIN = Context(project_id="p", is_admin=True, roles=frozenset({"admin", "service"}))
@@ -52,20 +52,16 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def imports(settings: Settings) -> AsyncIterator[LocationImport]:
-    schema = Schema(settings.database, lambda line: None)
-    schema.sync()
-    schema.close()
-    database, stores, policy = Database(settings.database, 2), open_stores(settings), Policy(settings.conf)
-    notifications = Notifications(settings)
-    quotas = Quotas(database, 0, None)
-    data = ImageData(settings, database, policy, stores, notifications, quotas)
-    places = Locations(settings, database, policy, stores, data, notifications, UriFilter(settings.uri_filter))
-    tasks_of_images = Tasks(settings, database, policy)
-    made = LocationImport(settings, database, policy, stores, places, tasks_of_images, quotas, notifications)
-    yield made
-    await made.stop()
-    await stores.close()
-    database.close()
+    with opened(settings.database, 2) as database:
+        stores, policy = open_stores(settings), Policy(settings.conf)
+        notifications, quotas = Notifications(settings), Quotas(database, 0, None)
+        data = ImageData(settings, database, policy, stores, notifications, quotas)
+        places = Locations(settings, database, policy, stores, data, notifications, UriFilter(settings.uri_filter))
+        image_tasks = Tasks(settings, database, policy)
+        made = LocationImport(settings, database, policy, stores, places, image_tasks, quotas, notifications)
+        yield made
+        await made.stop()
+        await stores.close()
 
 
 @pytest.fixture
