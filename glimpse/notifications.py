@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from glimpse.domain.lifecycle import spelled
+from glimpse.domain.lifecycle import COPY_PROPERTY, FAILED_PROPERTY, spelled
 from glimpse.domain.metadef import ASSOCIATION, NAMESPACE, OBJECT, PROPERTY, TAG, Definition, Kind
 from glimpse.domain.record import Image, Member, Task
 from glimpse.domain.schema import HIDDEN_PROPERTIES
@@ -342,5 +342,7 @@ def gone(when: datetime) -> Mapping[str, Any]:
 
 def stores_of_import(image: Image) -> Mapping[str, Any]:
     """The fields that say of an image where it is being imported to, and where that failed."""
-    names = ("os_glance_importing_to_stores", "os_glance_failed_import")
-    return {name: list(filter(None, (image.properties.get(name) or "").split(","))) for name in names}
+    return {
+        name: list(filter(None, (image.properties.get(name) or "").split(",")))
+        for name in (COPY_PROPERTY, FAILED_PROPERTY)
+    }

@@ -23,9 +23,11 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "deactivated": frozenset({"active", "deleted"}),
 }
 
-# The mark of a running upload, and the list of stores to which an image is still to be copied: properties of the image.
+# Properties of an image: the mark of a running upload, the stores to which the image is still to be copied, and those
+# for which that failed.
 LEASE_PROPERTY = "os_glance_upload_lease"
 COPY_PROPERTY = "os_glance_importing_to_stores"
+FAILED_PROPERTY = "os_glance_failed_import"
 
 STATUSES = tuple(TRANSITIONS)
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from glimpse.db import images, tasks
 from glimpse.db.engine import Connection
-from glimpse.domain.lifecycle import COPY_PROPERTY
+from glimpse.domain.lifecycle import COPY_PROPERTY, FAILED_PROPERTY
 from glimpse.domain.record import Image, Task
 from glimpse.errors import Conflict
 from glimpse.images.tasks import Tasks
@@ -19,7 +19,7 @@ LOCK = "os_glance_import_task"
 HOLDS = timedelta(minutes=60)  # since the task was last heard of; twice that while it has not begun
 
 # What an import was doing to stores when its lock was broken.
-_PROGRESS = (COPY_PROPERTY, "os_glance_failed_import")
+_PROGRESS = (COPY_PROPERTY, FAILED_PROPERTY)
 
 
 def take(connection: Connection, image: Image, task: Task, ends: Tasks) -> Task | None:
