@@ -47,7 +47,7 @@ def measurements(mariadb: MariaDB, source: Path) -> Mapping[str, Measurement]:
 
 def run(folder: Path, words: Sequence[str]) -> list[Row]:
     """Measure the rows whose key holds one of the words, or all."""
-    mariadb = MariaDB(folder / "mariadb")
+    mariadb = MariaDB(folder / "mariadb", ["--innodb-buffer-pool-size=512M"])
     mariadb.start()
     try:
         print("  preparing 2 GiB", flush=True)
