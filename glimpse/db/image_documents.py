@@ -71,12 +71,14 @@ def read(text: str | None, context: Context) -> Image | None:
         return None
     image_id, status, visibility, created_at, updated_at, name, owner, protected, os_hidden, *others = record
     created = datetime.fromisoformat(created_at)
-    shared = members and visibility == "shared" and owner != context.project_id
+    project = context.project_id
+    # MariaDB finds members in any spelling.
+    shared = members and visibility == "shared" and owner != project and project in members.values()
     # By position, as `COLUMNS` are in the order of the fields: names take twice the time.
     values: list[Any] = [
         image_id, status, visibility, created, datetime.fromisoformat(updated_at) if updated_at else created, name,
         owner, bool(protected), bool(os_hidden), *others, properties or {}, tuple(tags.values()) if tags else (),
-        _locations(places) if places else (), context.project_id if shared else None,
+        _locations(places) if places else (), project if shared else None,
     ]  # fmt: skip
     return Image(*values)
 

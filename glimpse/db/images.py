@@ -88,7 +88,7 @@ def from_rows(connection: Connection, image_id: str, context: Context, lock: boo
         elif kind == "t":
             tags.append(a)
         elif kind == "m":
-            shared = row["visibility"] == "shared" and row["owner"] != context.project_id
+            shared |= a == context.project_id and row["visibility"] == "shared" and row["owner"] != a
         elif c == "active":
             locations.append(Location(a, json.loads(b) if b else {}, c, child_id))
     return Image(

@@ -102,7 +102,12 @@ class Records:
             return image_query.find(connection, asked, context), asked.limit
 
         found, limit = self.database.read(page)
-        seen = [image for image in found if self.policy.allows("get_image", context, image_target(image))]
+        # MariaDB finds the images of projects whose names differ by case or accents too.
+        seen = [
+            image
+            for image in found
+            if images.is_visible(image, context) and self.policy.allows("get_image", context, image_target(image))
+        ]
         return [self._as_seen(image, context) for image in seen], len(found) == limit
 
     def _may_filter_by(self, name: str, context: Context) -> bool:

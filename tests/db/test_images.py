@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from glimpse.db import additions, image_query, images, tables
+from glimpse.db import additions, image_query, images, members, tables
 from glimpse.db.engine import Connection, Database
 from glimpse.db.image_query import SORT_KEYS, ImageQuery
 from glimpse.db.tables import image_members
@@ -401,3 +401,15 @@ def test_long_queries_do_not_fill_the_memory(synced: Database) -> None:
     for count in range(image_query.LARGE, image_query.LARGE + 20):
         assert found(synced, columns=[("status", "in", ["none"] * count)]) == []
     assert 0 < image_query._page.large.cache_info().currsize <= image_query.LARGE_FORMS
+
+
+def test_a_member_of_another_spelling_is_somebody_else(synced: Database) -> None:
+    first = image(visibility="shared")
+    put(synced, first)
+    synced.write(lambda connection: members.add(connection, first.id, "Team", THEN))
+    assert got(synced, first.id, Context(project_id="Team")).member == "Team"
+    for lock in (False, True):
+        with pytest.raises(NotFound):
+            synced.write(
+                lambda connection, lock=lock: images.get(connection, first.id, Context(project_id="team"), lock)  # type: ignore[misc]
+            )
