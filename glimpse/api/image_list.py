@@ -10,7 +10,8 @@ from typing import Any
 from multidict import MultiMapping
 
 from glimpse.api import parameters
-from glimpse.db.image_query import OPERATORS, SORT_KEYS, ImageQuery
+from glimpse.db.image_filters import OPERATORS
+from glimpse.db.image_query import SORT_KEYS, ImageQuery
 from glimpse.domain.record import Image
 from glimpse.errors import BadRequest
 from glimpse.settings import Settings

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from glimpse.db import additions, image_query, images, members, tables
+from glimpse.db import additions, image_filters, image_query, images, members, tables
 from glimpse.db.engine import Connection, Database
 from glimpse.db.image_query import SORT_KEYS, ImageQuery
 from glimpse.db.tables import image_members
@@ -278,12 +278,12 @@ def test_pages_are_in_the_order_of_every_key(synced: Database, without_indexes: 
         assert pages(synced, OWNER, sort) == in_order(seen, sort), sort
 
 
-@pytest.mark.parametrize("few", [0, image_query.FEW])
+@pytest.mark.parametrize("few", [0, image_filters.FEW])
 def test_pages_of_what_filters_let_through(synced: Database, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looked up by a filter that few images pass, or met on a walk: the same images."""
-    monkeypatch.setattr(image_query, "FEW", few)
-    monkeypatch.setattr(image_query, "_has_many_shared", lambda connection, project: few == 0)
-    for kept in (image_query._page, image_query._edge, image_query._count):
+    monkeypatch.setattr(image_filters, "FEW", few)
+    monkeypatch.setattr(image_query, "has_many_shared", lambda connection, project: few == 0)
+    for kept in (image_query._page, image_query._edge, image_filters._count):
         kept.small.cache_clear()
     put(synced, *(made := a_few()))
     share(synced, shared := next(each for each in made if each.owner == "other" and each.visibility == "shared"))
@@ -398,9 +398,9 @@ def test_marks_in_other_letters_are_not_ours(synced: Database) -> None:
 
 
 def test_long_queries_do_not_fill_the_memory(synced: Database) -> None:
-    for count in range(image_query.LARGE, image_query.LARGE + 20):
+    for count in range(image_filters.LARGE, image_filters.LARGE + 20):
         assert found(synced, columns=[("status", "in", ["none"] * count)]) == []
-    assert 0 < image_query._page.large.cache_info().currsize <= image_query.LARGE_FORMS
+    assert 0 < image_query._page.large.cache_info().currsize <= image_filters.LARGE_FORMS
 
 
 def test_a_member_of_another_spelling_is_somebody_else(synced: Database) -> None:
