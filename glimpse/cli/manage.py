@@ -26,7 +26,7 @@ from glimpse.db.engine import Database
 from glimpse.db.purge import Purge
 from glimpse.db.schema import Schema, SchemaError
 from glimpse.domain import lifecycle
-from glimpse.domain.lifecycle import LEASE_PROPERTY
+from glimpse.domain.lifecycle import LEASE_PROPERTY, LOCATION_LEASE_PROPERTY
 from glimpse.errors import GlimpseError, SettingsError
 from glimpse.metadefs import files
 
@@ -38,6 +38,10 @@ CHECK_CODES = {"expand": 3, "migrate": 4, "contract": 5}
 
 class ArgumentError(Exception):
     """An argument that cannot be used; one line for the operator."""
+
+
+# Marks of work on an image's bytes that goes on after the image was deleted; the work itself removes them.
+_UNFINISHED = (LEASE_PROPERTY, LOCATION_LEASE_PROPERTY)
 
 
 @dataclass(frozen=True)
@@ -205,14 +209,14 @@ def _version_control(target: Target, version: str | None) -> int:
 def _purge(target: Target, age_in_days: str | None, max_rows: str | None) -> int:
     before, most = _age(age_in_days, 30), _rows(max_rows)
     with target.database() as database:
-        Purge(database, before, most, (LEASE_PROPERTY,), _tell).parts()
+        Purge(database, before, most, _UNFINISHED, _tell).parts()
     return 0
 
 
 def _purge_images(target: Target, age_in_days: str | None, max_rows: str | None) -> int:
     before, most = _age(age_in_days, 180), _rows(max_rows)
     with target.database() as database:
-        kept = Purge(database, before, most, (LEASE_PROPERTY,), _tell).images()
+        kept = Purge(database, before, most, _UNFINISHED, _tell).images()
     if kept.unerased:
         print(f"{kept.unerased} images stay until their data is erased from the stores.")
     if kept.referred:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 from sqlalchemy.exc import IntegrityError
 
+from glimpse.db import galera
 from glimpse.db.tables import metadata, metadef_namespaces, metadef_resource_types
 from glimpse.domain.context import Context
 from glimpse.domain.metadef import ASSOCIATION, NAMESPACE, PARTS, RESOURCE_TYPE, Definition, Kind, Part, Values
@@ -60,6 +61,8 @@ def find(
     """As `get`, but None where there is none."""
     if not is_storable(name):
         return None
+    if lock and kind is NAMESPACE:
+        galera.claim(connection, f"namespace {name}")
     query = _rows(kind).where(_name(kind) == name, *_of(kind, home))
     row = connection.execute(query.with_for_update() if lock else query).mappings().first()
     return None if row is None else _definition(kind, row)

@@ -23,9 +23,10 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "deactivated": frozenset({"active", "deleted"}),
 }
 
-# Properties of an image: the mark of a running upload, the stores to which the image is still to be copied, and those
-# for which that failed.
+# Properties of an image: the marks of a running upload and of work on a location, the stores to which the image is
+# still to be copied, and those for which that failed.
 LEASE_PROPERTY = "os_glance_upload_lease"
+LOCATION_LEASE_PROPERTY = "os_glance_location_lease"
 COPY_PROPERTY = "os_glance_importing_to_stores"
 FAILED_PROPERTY = "os_glance_failed_import"
 

@@ -29,6 +29,7 @@ from glimpse.db import images, tasks
 from glimpse.db.engine import Connection, Database
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
+from glimpse.domain.lifecycle import LOCATION_LEASE_PROPERTY as LEASE
 from glimpse.domain.locations import NewLocation, Unmeasured
 from glimpse.domain.record import Image, Location, Task
 from glimpse.errors import BadRequest, Conflict, Forbidden, GlimpseError, Gone, NotFound, Unavailable
@@ -42,7 +43,6 @@ from glimpse.stores.registry import Stores
 
 LOG = logging.getLogger(__name__)
 
-LEASE = "os_glance_location_lease"
 
 LOOK = 5.0  # seconds between two looks whether the image is still there, which renew the lease
 RESUME = 45.0  # seconds between two looks for work whose process died; a new process looks at once

@@ -20,13 +20,14 @@ from glimpse.db import images, tasks
 from glimpse.db.engine import Connection
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
+from glimpse.domain.lifecycle import LOCATION_LEASE_PROPERTY
 from glimpse.domain.locations import NewLocation
 from glimpse.domain.record import Image, Task
 from glimpse.errors import Conflict
 from glimpse.images.data import ImageData
 from glimpse.images.import_lock import LOCK
 from glimpse.images.leases import STALE, Leases, this_process
-from glimpse.images.location_import import LEASE, LocationImport
+from glimpse.images.location_import import LocationImport
 from glimpse.images.locations import Locations
 from glimpse.images.tasks import Tasks
 from glimpse.notifications import Notifications
@@ -196,7 +197,9 @@ async def left_by_another(imports: LocationImport, url: str, machine: str, age: 
     imports.database.write(lambda c: tasks.insert(c, task))
     imports.database.write(lambda c: images.set_property(c, image_id, LOCK, task.id, now))
     renewed = now - timedelta(seconds=age)
-    imports.database.write(lambda c: images.set_property(c, image_id, LEASE, text or lease.text(), renewed))
+    imports.database.write(
+        lambda c: images.set_property(c, image_id, LOCATION_LEASE_PROPERTY, text or lease.text(), renewed)
+    )
     return image_id
 
 
