@@ -174,9 +174,9 @@ class ImageData:
                     return
 
     def _tell_failure(self, image: Image, error: BaseException) -> None:
-        # Only what a client is told too: any other text may name paths or hosts.
+        # The first words are the event's format; of the reason, only what a client is told too: it may name paths.
         why = error.message if isinstance(error, GlimpseError) else type(error).__name__
-        text = f"The upload to image {image.id} failed: {why}"
+        text = f"Failed to upload image data for image {image.id} due to {why}"
         self.notifications.tell("image.upload", text, "ERROR")
 
     async def _put_back(self, image: Image, lease: Lease) -> None:

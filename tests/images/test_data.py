@@ -323,7 +323,7 @@ async def test_an_upload_tells_what_has_happened(data: ImageData, image: Image, 
 async def test_a_failed_upload_tells_that_and_why(data: ImageData, image: Image, noted: Noted) -> None:
     with pytest.raises(ZeroDivisionError):
         await data.upload(ADMIN, image.id, stream(b"x", ZeroDivisionError("a secret path")), 2, None)
-    text = f"The upload to image {image.id} failed: ZeroDivisionError"
+    text = f"Failed to upload image data for image {image.id} due to ZeroDivisionError"
     assert noted.events == [*BEGUN, ("image.upload", "ERROR", text), ("image.update", "INFO", "queued")]
 
 
