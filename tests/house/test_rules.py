@@ -10,6 +10,7 @@ import pytest
 
 from glimpse.access.rules import RULES
 from glimpse.api.routes import ROUTES, Route, Router
+from glimpse.domain.formats import ContentInspector
 from glimpse.errors import GlimpseError, MethodNotAllowed, NotFound
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,3 +76,12 @@ def test_the_architecture_page_is_short_and_names_every_module() -> None:
     for path in SOURCES:
         if path.name != "__init__.py" and "versions" not in path.parts:
             assert path.name in page, f"ARCHITECTURE.md does not say what {path.relative_to(ROOT)} is"
+
+
+def test_the_first_example_can_be_uploaded() -> None:
+    """What `make serve` tells a newcomer to upload passes the inspection of content: not every text does."""
+    example = re.search(r"--file (\S+) --disk-format raw", (ROOT / "scripts" / "serve").read_text())
+    assert example is not None
+    inspector = ContentInspector("raw", require_match=True, gpt_checks_nonfatal=())
+    inspector.feed((ROOT / example[1]).read_bytes())
+    assert inspector.conclude()
