@@ -126,7 +126,7 @@ def download(where: Target, clients: int) -> dict[str, Any]:
         sizes.append(size)
 
     began = time.perf_counter()
-    _together([lambda c=connection: one(c) for connection in connections])  # type: ignore[misc]
+    _together([lambda c=connection: one(c) for connection in connections])
     return {"seconds": time.perf_counter() - began, "bytes": sum(sizes)}
 
 
@@ -204,7 +204,7 @@ def probe(where: Target, connections: int, rate: float, seconds: float) -> dict[
                 mine.append(time.perf_counter() - due)
         taken.extend(mine)
 
-    _together([lambda i=index: one(i) for index in range(connections)])  # type: ignore[misc]
+    _together([lambda i=index: one(i) for index in range(connections)])
     return {"milliseconds": sorted(round(each * 1000, 3) for each in taken)}
 
 

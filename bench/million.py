@@ -204,7 +204,7 @@ def _measured(service: Service, connection: pymysql.Connection[pymysql.cursors.C
         for _ in range(5):
             mine.seconds(case.path)  # what the first of a kind makes ready
         admin.seconds(f"/v2/images?{PRIMARY_KEY_PAGE}")
-        plan = plans(connection, lambda mine=mine, case=case: mine.seconds(case.path))  # type: ignore[misc]
+        plan = plans(connection, lambda mine=mine, case=case: mine.seconds(case.path))
         row = measure(case, mine, admin, plan)
         print(f"  {row.name}: {row.shown} ({statistics.median(row.ours.values):.1f} ms)", flush=True)
         yield row

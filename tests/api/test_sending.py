@@ -51,7 +51,7 @@ async def start() -> AsyncIterator[Start]:
     async def serve(reader: object, length: int) -> str:
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             request[REQUEST_ID] = "req-test"
-            return await sending.send(request, reader, 200, {"X-Test": "1"}, 0, length)  # type: ignore[arg-type]
+            return await sending.send(request, reader, 200, {"X-Test": "1"}, 0, length)
 
         runner = web.ServerRunner(web.Server(handle))
         runners.append(runner)

@@ -33,7 +33,7 @@ def facts(connection: Connection) -> list[str]:
     for table in inspector.get_table_names():
         lines += [f"{table} {fact}" for fact in _table_facts(connection, inspector, table)]
     if connection.dialect.name == "postgresql":
-        for enum in inspector.get_enums():  # type: ignore[attr-defined]
+        for enum in inspector.get_enums():
             lines.append(f"enum {enum['name']} {','.join(enum['labels'])}")
     return sorted(lines)
 

@@ -34,7 +34,7 @@ def image(**values: Any) -> Image:
 
 def put(database: Database, *made: Image) -> None:
     for each in made:
-        database.write(lambda connection, each=each: images.insert(connection, each))  # type: ignore[misc]
+        database.write(lambda connection, each=each: images.insert(connection, each))
 
 
 def got(database: Database, image_id: str, context: Context = ADMIN) -> Image:
@@ -319,7 +319,7 @@ def share(database: Database, one: Image) -> None:
     for deleted in (True, False):
         values = {"image_id": one.id, "member": "p", "status": "accepted", "can_share": False, "created_at": THEN}
         row = image_members.insert().values(**values, deleted=deleted, deleted_at=THEN if deleted else None)
-        database.write(lambda connection, row=row: connection.execute(row))  # type: ignore[misc]
+        database.write(lambda connection, row=row: connection.execute(row))
 
 
 def test_a_row_without_updated_at_has_its_place(synced: Database) -> None:
@@ -411,5 +411,5 @@ def test_a_member_of_another_spelling_is_somebody_else(synced: Database) -> None
     for lock in (False, True):
         with pytest.raises(NotFound):
             synced.write(
-                lambda connection, lock=lock: images.get(connection, first.id, Context(project_id="team"), lock)  # type: ignore[misc]
+                lambda connection, lock=lock: images.get(connection, first.id, Context(project_id="team"), lock)
             )

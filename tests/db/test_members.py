@@ -24,7 +24,7 @@ def test_in_and_out_and_back(synced: Database) -> None:
     one, other = image(), image()
     put(synced, one, other)
     for name in ("q", "r"):
-        synced.write(lambda c, name=name: members.add(c, one.id, name, THEN))  # type: ignore[misc]
+        synced.write(lambda c, name=name: members.add(c, one.id, name, THEN))
     q, r = found(synced, one.id)
     assert (q, r) == (Member(one.id, "q", "pending", THEN, THEN), Member(one.id, "r", "pending", THEN, THEN))
     assert found(synced, one.id, "r") == [r]

@@ -130,7 +130,7 @@ def test_bytes_that_are_not_erased_keep_their_rows(tables: Tables) -> None:
     assert tables.count(image_table, id=unerased) == tables.count(image_table, id=waiting) == 1
     assert tables.count(image_table) == 2
     for location in tables.database.read(lambda connection: images.to_erase(connection, LIMIT)):
-        tables.write(lambda connection, location=location: images.erased(connection, location))  # type: ignore[misc]
+        tables.write(lambda connection, location=location: images.erased(connection, location))
     tables.purge().parts()
     assert tables.purge().images() == Kept(unerased=1, referred=0)
     assert tables.count(image_table) == tables.count(image_table, id=waiting) == 1

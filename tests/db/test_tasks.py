@@ -21,7 +21,7 @@ def task(image_id: str, **fields: object) -> Task:
         "id": str(uuid.uuid4()), "type": "location_import", "status": "pending", "owner": "p", "created_at": THEN,
         "updated_at": THEN, "image_id": image_id, "request_id": "req-1", "user_id": "u", "input": {"url": "http://ü"},
     }  # fmt: skip
-    return Task(**{**values, **fields})  # type: ignore[arg-type]
+    return Task(**{**values, **fields})
 
 
 def of_image(database: Database, image_id: str, context: Context = ADMIN) -> list[Task]:
@@ -47,7 +47,7 @@ def test_whose_and_for_how_long(synced: Database) -> None:
     mine, other = task(image_id), task(image_id, owner="q", created_at=THEN + timedelta(seconds=1))
     over = task(image_id, expires_at=LATER - timedelta(seconds=1))
     for each in (mine, other, over, task(str(uuid.uuid4()))):
-        synced.write(lambda c, each=each: tasks.insert(c, each))  # type: ignore[misc]
+        synced.write(lambda c, each=each: tasks.insert(c, each))
     assert of_image(synced, image_id) == [mine, other]
     assert of_image(synced, image_id, OWNER) == [mine]
     assert of_image(synced, image_id, Context()) == []
@@ -65,10 +65,10 @@ def test_open_ones_with_their_marks(synced: Database) -> None:
     put(synced, one, other, gone, ended)
     held = {each.id: task(each.id) for each in (one, gone, ended)}
     for each in (*held.values(), task(one.id), task(other.id), task(other.id, type="import")):
-        synced.write(lambda c, each=each: tasks.insert(c, each))  # type: ignore[misc]
+        synced.write(lambda c, each=each: tasks.insert(c, each))
     for image_id, work in held.items():
         for name, value in (("lock", work.id), ("mark", f"mine of {image_id}")):
-            synced.write(lambda c, i=image_id, n=name, v=value: images.set_property(c, i, n, v, THEN))  # type: ignore[misc]
+            synced.write(lambda c, i=image_id, n=name, v=value: images.set_property(c, i, n, v, THEN))
     synced.write(lambda c: images.delete(c, gone, "deleted", LATER))
     synced.write(lambda c: tasks.end(c, replace(held[ended.id], status="failure")))
     found = synced.read(lambda c: tasks.open_with_marks(c, "location_import", "lock", "mark"))

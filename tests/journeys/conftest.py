@@ -83,10 +83,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """A failed test shows what the services have logged since it began."""
     report = yield
-    if report.when == "call" and report.failed:  # type: ignore[attr-defined]
+    if report.when == "call" and report.failed:
         for service in _running:
             text = service.log_since(item.stash.get(_OFFSETS, {}).get(service.url, 0))
-            report.sections.append((f"log of {service.home.name}", text))  # type: ignore[attr-defined]
+            report.sections.append((f"log of {service.home.name}", text))
     return report
 
 

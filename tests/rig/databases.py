@@ -113,7 +113,7 @@ class Galera:
     def start(self) -> None:
         """Start both, the second with a copy of the first one's data. Raises `ServerFailed`."""
         for node in self._nodes:
-            node.process.start(lambda node=node: _takes_part(node))  # type: ignore[misc]
+            node.process.start(lambda node=node: _takes_part(node))
 
     def stop(self) -> None:
         """Stop both."""
