@@ -188,7 +188,13 @@ def compare(folder: Path) -> list[Row]:
         for part in (mariadb, memcached, keystone):
             part.start()
             parts.append(part)
-        ours = Glimpse(folder / "glimpse", configuration(folder / "ours", mariadb, keystone, memcached, workers=2), {})
+        ours = Glimpse(
+            folder / "glimpse",
+            configuration(
+                folder / "ours", mariadb, keystone, memcached, workers=2, image_cache_dir=folder / "our-cache"
+            ),
+            {},
+        )
         cache = {"image_cache_dir": folder / "cache", "worker_self_reference_url": "http://127.0.0.1:9292"}
         theirs = Glance(folder / "glance", configuration(folder / "theirs", mariadb, keystone, memcached, **cache), {})
         for service in (ours, theirs):

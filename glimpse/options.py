@@ -52,6 +52,16 @@ DEFAULT_OPTS: list[cfg.Opt] = [
     cfg.StrOpt("metadata_source_path", default="/etc/glance/metadefs/",
                help="Folder of metadata definitions for glance-manage; without it those that come with the service"),
     cfg.StrOpt("image_cache_dir"),
+    cfg.StrOpt("image_cache_driver", default="centralized_db", choices=["centralized_db", "sqlite", "xattr"]),
+    cfg.IntOpt("image_cache_max_size", default=10 * 2**30, min=0, help="Bytes; what is more is pruned"),
+    cfg.IntOpt("image_cache_stall_time", default=86400, min=0,
+               help="Seconds after which what was not cached to its end is removed"),
+    cfg.IntOpt("scrub_time", default=0, min=0, help="Seconds that a deleted image is kept where delayed_delete is on"),
+    cfg.IntOpt("scrub_pool_size", default=1, min=1, help="Images whose data is erased at once"),
+    cfg.IntOpt("wakeup_time", default=300, min=1, help="Seconds between two looks for images to scrub"),
+    cfg.StrOpt("node_staging_uri", default="file:///tmp/staging/",
+               help="Directory for staged data; with enabled_backends [os_glance_staging_store] instead"),
+    cfg.StrOpt("worker_self_reference_url", help="How other nodes reach this one; without it public_endpoint"),
     cfg.DictOpt("enabled_backends"),
 ]  # fmt: skip
 
@@ -78,6 +88,7 @@ FORMAT_OPTS: list[cfg.Opt] = [
                 deprecated_opts=[cfg.DeprecatedOpt("disk_formats", group="DEFAULT")]),
     cfg.BoolOpt("require_image_format_match", default=True),
     cfg.ListOpt("gpt_safety_checks_nonfatal", default=[]),
+    cfg.ListOpt("vmdk_allowed_types", default=["streamOptimized", "monolithicSparse"]),
 ]  # fmt: skip
 
 GLANCE_STORE_OPTS: list[cfg.Opt] = [
@@ -104,6 +115,31 @@ TASK_OPTS: list[cfg.Opt] = [
     cfg.IntOpt("task_time_to_live", default=48, help="Hours that a task is remembered after its end",
                deprecated_opts=[cfg.DeprecatedOpt("task_time_to_live", group="DEFAULT")]),
 ]  # fmt: skip
+
+IMPORT_OPTS: list[cfg.Opt] = [
+    cfg.ListOpt("image_import_plugins", item_type=types.String(quotes=True), bounds=True, default=[]),
+]
+
+CONVERSION_OPTS: list[cfg.Opt] = [cfg.StrOpt("output_format", default="raw", choices=["qcow2", "raw", "vmdk"])]
+
+INJECTION_OPTS: list[cfg.Opt] = [
+    cfg.DictOpt("inject", default={}),
+    cfg.ListOpt("ignore_user_roles", default=["admin"]),
+]
+
+DOWNLOAD_OPTS: list[cfg.Opt] = [
+    cfg.ListOpt("extra_properties", item_type=types.String(quotes=True), bounds=True,
+                default=["hw_", "trait:", "os_distro", "os_secure_boot", "os_type"]),
+]  # fmt: skip
+
+POOL_OPTS: list[cfg.Opt] = [
+    cfg.IntOpt("task_pool_threads", default=16, min=1, help="Tasks that one worker works on at once"),
+]
+
+STAGING_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("filesystem_store_datadir", default="/var/lib/glance/os_glance_staging_store"),
+    cfg.StrOpt("backend", help="Id of the store that keeps staged data for all nodes, instead of a directory of each"),
+]
 
 NOTIFICATION_OPTS: list[cfg.Opt] = [
     cfg.MultiStrOpt(

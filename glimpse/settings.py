@@ -27,21 +27,24 @@ from oslo_config import cfg
 from glimpse.config_files import files_of, is_default, one_line, parse, read, refuse
 from glimpse.errors import SettingsError
 from glimpse.options import (
+    CONVERSION_OPTS,
     DATABASE_OPTS,
     DEFAULT_OPTS,
+    DOWNLOAD_OPTS,
     FILTER_OPTS,
     FORMAT_OPTS,
-    GLANCE_STORE_OPTS,
     HEALTHCHECK_OPTS,
+    IMPORT_OPTS,
+    INJECTION_OPTS,
     NOTIFICATION_OPTS,
-    STORE_OPTS,
+    POOL_OPTS,
+    STAGING_OPTS,
     TASK_OPTS,
 )
+from glimpse.store_settings import StoreSettings, stores_from
 
-RESERVED_STORE_PREFIX = "os_glance_"
-STORE_TYPES = ("file", "http")
 FLAVORS = ("", "keystone", "http_basic")
-# Glance's cache flavors are accepted: the part before the plus is the identity, the cache is not built yet.
+# Glance's flavors with a cache; the part before the plus is the identity.
 CACHE_SUFFIXES = ("+caching", "+cachemanagement")
 
 
@@ -49,17 +52,6 @@ def _hash_name(value: str) -> str:
     if value not in hashlib.algorithms_available or value.startswith("shake_"):
         raise ValueError(f"Should be a hash that Python's hashlib knows, such as sha512, not {value!r}")
     return value
-
-
-@dataclass(frozen=True)
-class StoreSettings:
-    """One store: its id, its driver, and the section that holds the driver's options."""
-
-    id: str
-    type: str
-    group: str
-    description: str
-    weight: int
 
 
 @dataclass(frozen=True)
@@ -85,6 +77,7 @@ class FormatSettings:
     disk_formats: tuple[str, ...]
     require_match: bool
     gpt_checks_nonfatal: frozenset[str]
+    vmdk_types: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -105,6 +98,42 @@ class FilterSettings:
     disallowed_hosts: tuple[str, ...]
     allowed_ports: tuple[int, ...]
     disallowed_ports: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """How images are imported: `[image_import_opts]`, `[image_conversion]`, `[inject_metadata_properties]` and more.
+
+    `plugins` are in the order in which they run. `staging_dir` is this node's directory for bytes on their way;
+    `staging_store` the id of a store that keeps staged bytes for all nodes, "" where each node has its own.
+    `self_url` is how other nodes reach this one, "" where there is only one. `at_once` tasks are worked on by one
+    process. Properties of a remote image whose names begin with one of `remote_properties` come along.
+    """
+
+    plugins: tuple[str, ...]
+    output_format: str
+    inject: Mapping[str, str]
+    inject_not_for: frozenset[str]
+    remote_properties: tuple[str, ...]
+    staging_dir: str
+    staging_store: str
+    self_url: str
+    at_once: int
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """`image_cache_*`: copies of image bytes on this node. `directory` is "" where there is no cache.
+
+    `serves` tells whether downloads are answered from it (a flavor with caching). Size in bytes, time in seconds.
+    """
+
+    directory: str
+    serves: bool
+    management: bool
+    driver: str
+    max_size: int
+    stall_time: int
 
 
 @dataclass(frozen=True)
@@ -145,7 +174,11 @@ class Settings:
     property_protection_file: str | None
     property_protection_rule_format: str
     enabled_import_methods: tuple[str, ...]
-    cache_api: bool
+    imports: ImportSettings
+    cache: CacheSettings
+    scrub_time: int
+    scrub_pool_size: int
+    wakeup_time: int
     database: DatabaseSettings
     formats: FormatSettings
     uri_filter: FilterSettings
@@ -192,7 +225,7 @@ _AS_THEY_ARE = (
     "allow_anonymous_access", "delayed_delete", "max_request_id_length", "image_property_quota", "image_tag_quota",
     "image_member_quota", "image_location_quota", "image_size_cap", "show_image_direct_url", "show_multiple_locations",
     "do_secure_hash", "use_keystone_limits", "http_retries", "default_publisher_id", "property_protection_file",
-    "property_protection_rule_format",
+    "property_protection_rule_format", "scrub_time", "scrub_pool_size", "wakeup_time",
 )  # fmt: skip
 
 
@@ -208,7 +241,7 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
     events = read(conf, "oslo_messaging_notifications", NOTIFICATION_OPTS)
     flavor = _flavor(conf, paste["flavor"] or "")
     host = _bind_host(conf, flavor, default)
-    stores, default_store = _stores(conf, default["enabled_backends"])
+    stores, default_store = stores_from(conf, default["enabled_backends"])
     try:
         algorithm = _hash_name(default["hashing_algorithm"])
     except ValueError as error:
@@ -223,7 +256,8 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
         enabled_import_methods=tuple(default["enabled_import_methods"]),
         disabled_notifications=tuple(default["disabled_notifications"]),
         notification_drivers=tuple(events["driver"]),
-        cache_api=bool(default["image_cache_dir"]),
+        imports=_imports(conf, default, stores),
+        cache=_cache(conf, default, paste["flavor"] or ""),
         database=database_settings(conf),
         formats=_formats(conf),
         uri_filter=_uri_filter(conf),
@@ -341,6 +375,7 @@ def _formats(conf: cfg.ConfigOpts) -> FormatSettings:
         disk_formats=tuple(values["disk_formats"]),
         require_match=values["require_image_format_match"],
         gpt_checks_nonfatal=frozenset(values["gpt_safety_checks_nonfatal"]),
+        vmdk_types=frozenset(values["vmdk_allowed_types"]),
     )
 
 
@@ -367,41 +402,59 @@ def _uri_filter(conf: cfg.ConfigOpts) -> FilterSettings:
     return FilterSettings(**{name: tuple(value) for name, value in values.items()})
 
 
-def _stores(conf: cfg.ConfigOpts, backends: Mapping[str, str] | None) -> tuple[tuple[StoreSettings, ...], str]:
-    """Both ways to configure stores, as one list: a single store is a list of length one (plus http to read from)."""
-    legacy = read(conf, "glance_store", GLANCE_STORE_OPTS)
-    if not backends:
-        return _legacy_stores(conf, legacy)
-    stores = []
-    for store_id, kind in backends.items():
-        if store_id.startswith(RESERVED_STORE_PREFIX):
-            raise refuse(conf, "DEFAULT", "enabled_backends", f"{store_id!r}: ids with os_glance_ are reserved")
-        if kind not in STORE_TYPES:
-            raise refuse(conf, "DEFAULT", "enabled_backends",
-                          f"{store_id}:{kind} has an unknown type; allowed: {', '.join(STORE_TYPES)}")  # fmt: skip
-        own = read(conf, store_id, STORE_OPTS)
-        stores.append(StoreSettings(store_id, kind, store_id, own["store_description"], own["weight"]))
-    default = legacy["default_backend"]
-    if default not in backends:
-        raise refuse(conf, "glance_store", "default_backend",
-                      f"{default!r} is not in enabled_backends; allowed: {', '.join(backends)}")  # fmt: skip
-    return tuple(stores), default
+PLUGINS = ("no_op", "inject_image_metadata", "image_conversion", "image_decompression")
 
 
-_LEGACY_SCHEMES = {"filesystem": "file", "https": "http"}
+def _imports(conf: cfg.ConfigOpts, default: Mapping[str, Any], stores: Sequence[StoreSettings]) -> ImportSettings:
+    plugins = read(conf, "image_import_opts", IMPORT_OPTS)["image_import_plugins"]
+    for name in plugins:
+        if name not in PLUGINS:
+            raise refuse(
+                conf, "image_import_opts", "image_import_plugins",
+                f"{name!r} is not known; allowed: {', '.join(PLUGINS)}",
+            )  # fmt: skip
+    injection = read(conf, "inject_metadata_properties", INJECTION_OPTS)
+    staging = read(conf, "os_glance_staging_store", STAGING_OPTS)
+    backend = staging["backend"] or ""
+    if backend and backend not in {store.id for store in stores if store.type != "http"}:
+        raise refuse(
+            conf, "os_glance_staging_store", "backend",
+            f"{backend!r} is no store that can be written to; allowed: one of enabled_backends",
+        )  # fmt: skip
+    return ImportSettings(
+        plugins=tuple(plugins),
+        output_format=read(conf, "image_conversion", CONVERSION_OPTS)["output_format"],
+        inject={name: value for name, value in injection["inject"].items() if not name.startswith("os_glance")},
+        inject_not_for=frozenset(injection["ignore_user_roles"]),
+        remote_properties=tuple(read(conf, "glance_download_properties", DOWNLOAD_OPTS)["extra_properties"]),
+        staging_dir=staging["filesystem_store_datadir"] if default["enabled_backends"] else _staging_dir(conf, default),
+        staging_store=backend,
+        self_url=(default["worker_self_reference_url"] or default["public_endpoint"] or "").rstrip("/"),
+        at_once=read(conf, "wsgi", POOL_OPTS)["task_pool_threads"],
+    )
 
 
-def _legacy_stores(conf: cfg.ConfigOpts, legacy: Mapping[str, Any]) -> tuple[tuple[StoreSettings, ...], str]:
-    wanted = [_LEGACY_SCHEMES.get(name, name) for name in legacy["stores"]]
-    unknown = [name for name in wanted if name not in STORE_TYPES]
-    if unknown:
-        raise refuse(conf, "glance_store", "stores", f"{unknown[0]!r} is not known; allowed: {', '.join(STORE_TYPES)}")
-    default = _LEGACY_SCHEMES.get(legacy["default_store"], legacy["default_store"])
-    if default not in wanted:
-        raise refuse(conf, "glance_store", "default_store",
-                      f"{default!r} is not in stores; allowed: {', '.join(legacy['stores'])}")  # fmt: skip
-    kinds = dict.fromkeys(wanted)
-    return tuple(StoreSettings(kind, kind, "glance_store", "", 0) for kind in kinds), default
+def _staging_dir(conf: cfg.ConfigOpts, default: Mapping[str, Any]) -> str:
+    uri: str = default["node_staging_uri"]
+    scheme, _, path = uri.partition("://")
+    if scheme != "file" or not path.startswith("/"):
+        raise refuse(conf, "DEFAULT", "node_staging_uri", f"{uri!r}; allowed: file:///a/directory")
+    return path
+
+
+def _cache(conf: cfg.ConfigOpts, default: Mapping[str, Any], flavor: str) -> CacheSettings:
+    kind = flavor.rpartition("+")[2]
+    serves = kind in ("caching", "cachemanagement")
+    if serves and not default["image_cache_dir"]:
+        raise refuse(conf, "DEFAULT", "image_cache_dir", f"is not set, and flavor {flavor} needs it")
+    return CacheSettings(
+        directory=default["image_cache_dir"] or "",
+        serves=serves,
+        management=kind == "cachemanagement",
+        driver=default["image_cache_driver"],
+        max_size=default["image_cache_max_size"],
+        stall_time=default["image_cache_stall_time"],
+    )
 
 
 def url_without_password(url: str) -> str:

@@ -26,7 +26,11 @@ def test_defaults(tmp_path: Path) -> None:
 
 
 def test_with_a_flavor_the_network_is_served(tmp_path: Path) -> None:
-    assert settings(tmp_path, GOOD + "[paste_deploy]\nflavor = keystone+cachemanagement\n").bind_host == "0.0.0.0"
+    text = (
+        GOOD
+        + "[DEFAULT]\nimage_cache_dir = /var/lib/glance/image-cache/\n[paste_deploy]\nflavor = keystone+cachemanagement\n"
+    )
+    assert settings(tmp_path, text).bind_host == "0.0.0.0"
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ class OperatorCalls:
         link = [{"rel": "self", "href": f"{self.settings.public_endpoint or base}/v2/"}]
         listed = [
             {"id": f"v{number}", "status": state, "links": link}
-            for number, state in version_list(self.settings.multi_store, self.settings.cache_api)
+            for number, state in version_list(self.settings.multi_store, bool(self.settings.cache.directory))
         ]
         return json_reply({"versions": listed}, status)
 
@@ -61,7 +61,7 @@ class OperatorCalls:
         """Version names that stand for the API as the first part of a path."""
         accepted = ACCEPTED_ALWAYS
         accepted |= ACCEPTED_WITH_STORES if self.settings.multi_store else frozenset()
-        return accepted | (ACCEPTED_WITH_CACHE if self.settings.cache_api else frozenset())
+        return accepted | (ACCEPTED_WITH_CACHE if bool(self.settings.cache.directory) else frozenset())
 
     def schema(self, name: str) -> Callable[[Request], Reply]:
         """GET /v2/schemas/{name}"""

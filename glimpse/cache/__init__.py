@@ -1,0 +1,1 @@
+"""Copies of image bytes on this node."""

@@ -1,0 +1,66 @@
+"""Which stores are configured: `enabled_backends`, or the single store of `[glance_store]`, as one list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from oslo_config import cfg
+
+from glimpse.config_files import read, refuse
+from glimpse.options import GLANCE_STORE_OPTS, STORE_OPTS
+
+RESERVED_STORE_PREFIX = "os_glance_"
+STORE_TYPES = ("file", "http")
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """One store: its id, its driver, and the section that holds the driver's options."""
+
+    id: str
+    type: str
+    group: str
+    description: str
+    weight: int
+
+
+def stores_from(conf: cfg.ConfigOpts, backends: Mapping[str, str] | None) -> tuple[tuple[StoreSettings, ...], str]:
+    """Both ways to configure stores, and the default: a single store is a list of length one (plus http to read from).
+
+    Raises `SettingsError`.
+    """
+    legacy = read(conf, "glance_store", GLANCE_STORE_OPTS)
+    if not backends:
+        return _legacy_stores(conf, legacy)
+    stores = []
+    for store_id, kind in backends.items():
+        if store_id.startswith(RESERVED_STORE_PREFIX):
+            raise refuse(conf, "DEFAULT", "enabled_backends", f"{store_id!r}: ids with os_glance_ are reserved")
+        if kind not in STORE_TYPES:
+            raise refuse(conf, "DEFAULT", "enabled_backends",
+                          f"{store_id}:{kind} has an unknown type; allowed: {', '.join(STORE_TYPES)}")  # fmt: skip
+        own = read(conf, store_id, STORE_OPTS)
+        stores.append(StoreSettings(store_id, kind, store_id, own["store_description"], own["weight"]))
+    default = legacy["default_backend"]
+    if default not in backends:
+        raise refuse(conf, "glance_store", "default_backend",
+                      f"{default!r} is not in enabled_backends; allowed: {', '.join(backends)}")  # fmt: skip
+    return tuple(stores), default
+
+
+_LEGACY_SCHEMES = {"filesystem": "file", "https": "http"}
+
+
+def _legacy_stores(conf: cfg.ConfigOpts, legacy: Mapping[str, Any]) -> tuple[tuple[StoreSettings, ...], str]:
+    wanted = [_LEGACY_SCHEMES.get(name, name) for name in legacy["stores"]]
+    unknown = [name for name in wanted if name not in STORE_TYPES]
+    if unknown:
+        raise refuse(conf, "glance_store", "stores", f"{unknown[0]!r} is not known; allowed: {', '.join(STORE_TYPES)}")
+    default = _LEGACY_SCHEMES.get(legacy["default_store"], legacy["default_store"])
+    if default not in wanted:
+        raise refuse(conf, "glance_store", "default_store",
+                      f"{default!r} is not in stores; allowed: {', '.join(legacy['stores'])}")  # fmt: skip
+    kinds = dict.fromkeys(wanted)
+    return tuple(StoreSettings(kind, kind, "glance_store", "", 0) for kind in kinds), default
