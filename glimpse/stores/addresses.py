@@ -43,8 +43,22 @@ def _look_up(name: str) -> list[str]:
     return [str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
 
 
+_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
+_COMPATIBLE = ipaddress.ip_network("::/96")  # RFC 4291, 2.5.5.1; :: and ::1 are in it too
+_THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")  # RFC 1122, 3.2.1.3; some systems take all of it for themselves
+
+
+def plain(address: Address) -> Address:
+    """An IPv4 address that is dressed up as IPv6, as the IPv4 address that it leads to."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    inner = address.ipv4_mapped or address.sixtofour
+    if inner is None and (address in _TRANSLATED or (address in _COMPATIBLE and int(address) > 1)):
+        inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return inner or address
+
+
 def is_inside(address: Address) -> bool:
     """Whether an address is this machine's own, or of the link that it is on."""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address.is_loopback or address.is_link_local or address.is_unspecified
+    address = plain(address)
+    return address.is_loopback or address.is_link_local or address.is_unspecified or address in _THIS_NETWORK

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from yarl import URL
 
 from glimpse.settings import FilterSettings
-from glimpse.stores.addresses import Address, addresses_of, is_inside
+from glimpse.stores.addresses import Address, addresses_of, is_inside, plain
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class UriFilter:
         lists = self.lists
         if not host or not _allowed(url.scheme, lists.allowed_schemes, lists.disallowed_schemes):
             return False
-        if not _allowed(host, lists.allowed_hosts, lists.disallowed_hosts):
+        # A name with a dot at its end is the same name.
+        if not _allowed(host.removesuffix("."), lists.allowed_hosts, lists.disallowed_hosts):
             return False
         if port is not None and not _allowed(port, lists.allowed_ports, lists.disallowed_ports):
             return False
@@ -45,10 +46,10 @@ class UriFilter:
     def lets_connect(self, host: str, address: Address) -> bool:
         """Whether that name may lead to that address."""
         lists = self.lists
-        if host in lists.allowed_hosts:
+        if host.removesuffix(".") in lists.allowed_hosts:
             return True
-        forbidden = () if lists.allowed_hosts else lists.disallowed_hosts
-        return not is_inside(address) and str(address) not in forbidden
+        forbidden = frozenset(() if lists.allowed_hosts else lists.disallowed_hosts)
+        return not is_inside(address) and forbidden.isdisjoint((str(address), str(plain(address))))
 
 
 def _allowed(value: str | int, allowed: Collection[str | int], disallowed: Collection[str | int]) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from glimpse.settings import FilterSettings
+from glimpse.stores import addresses
 from glimpse.stores.uri_filter import UriFilter
 
 DEFAULTS = FilterSettings(("http", "https"), (), (), (), (80, 443), ())
@@ -54,7 +55,16 @@ async def test_lets_pass(uri: str) -> None:
         "http://[::]/x",
         "http://[::ffff:127.0.0.1]/x",
         "http://[::ffff:a9fe:a9fe]/x",
+        "http://[::7f00:1]/x",
+        "http://[64:ff9b::7f00:1]/x",
+        "http://[2002:7f00:1::1]/x",
         "http://[fe80::1]/x",
+        "http://[fe80::1%25lo]/x",
+        "http://[::1%25lo]/x",
+        "http://0.0.0.1/x",
+        "http://%31%32%37.0.0.1/x",
+        "http://①②⑦.⓪.⓪.①/x",
+        "http://127。0。0。1/x",
         "http://2130706433/x",
         "http://0x7f000001/x",
         "http://0x7f.0.0.1/x",
@@ -77,6 +87,7 @@ async def test_hosts() -> None:
     assert not await listed.passes("http://192.0.2.2/x")
     closed = replace(DEFAULTS, disallowed_hosts=("192.0.2.1",))
     assert not await UriFilter(closed).passes("http://192.0.2.1/x")
+    assert not await UriFilter(closed).passes("http://[::ffff:192.0.2.1]/x")
     assert await UriFilter(closed).passes("http://192.0.2.2/x")
     both = replace(closed, allowed_hosts=("192.0.2.1",))
     assert await UriFilter(both).passes("http://192.0.2.1/x"), "what is allowed makes the other list void"
@@ -87,3 +98,12 @@ async def test_schemes_and_ports() -> None:
     assert await UriFilter(lists).passes("https://192.0.2.1:8443/x")
     assert not await UriFilter(lists).passes("https://192.0.2.1:22/x")
     assert not await UriFilter(lists).passes("http://192.0.2.1/x")
+
+
+async def test_a_dot_at_its_end_makes_no_other_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "_look_up", lambda name: ["192.0.2.1"])
+    closed = UriFilter(replace(DEFAULTS, disallowed_hosts=("images.example",)))
+    listed = UriFilter(allowing("images.example"))
+    for url in ("http://images.example/x", "http://images.example./x", "http://IMAGES.example./x"):
+        assert not await closed.passes(url)
+        assert await listed.passes(url)
