@@ -25,6 +25,7 @@ from glimpse.api.locations import LocationCalls
 from glimpse.api.metadefs import MetadefCalls
 from glimpse.api.operator import OperatorCalls, published, unexpected
 from glimpse.api.routes import Calls, Route, Router
+from glimpse.api.tasks import TaskCalls
 from glimpse.api.wire import Reply, Request
 from glimpse.db.engine import Database
 from glimpse.domain.schema import ImageSchema
@@ -35,6 +36,7 @@ from glimpse.images.locations import Locations
 from glimpse.images.manage import Records
 from glimpse.images.sharing import Sharing
 from glimpse.images.tasks import Tasks
+from glimpse.imports.legacy import LegacyImports
 from glimpse.metadefs.manage import Metadefs
 from glimpse.notifications import Notifications, check_notifications
 from glimpse.settings import Settings
@@ -103,6 +105,7 @@ class Application:
             locations=LocationCalls(image_calls, locations, self._imports, tasks),
             metadefs=MetadefCalls(settings, Metadefs(database, policy, notifications)),
             operator=self._operator,
+            tasks=TaskCalls(settings, database, tasks, LegacyImports(database, tasks, web_filter, notifications)),
         )
         self._router = Router()
         self._cors = Cors(settings.conf)

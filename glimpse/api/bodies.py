@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from glimpse.domain.locations import NEW_LOCATION
 from glimpse.domain.record import MEMBER_STATUSES
 from glimpse.domain.schema import Schema
+from glimpse.domain.tasks import NEW_TASK
 
 _TEXT: Schema = {"type": "string"}
 _TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
@@ -45,6 +46,7 @@ BODIES: Mapping[str, Schema] = {
     "new_member": _all(member={"type": "string", "minLength": 1, "maxLength": 255}),
     "member_status": _all(status={"type": "string", "enum": list(MEMBER_STATUSES)}),
     "new_location": NEW_LOCATION,
+    "new_task": NEW_TASK,
     "locations": _list(_all(url=_TEXT, metadata={"type": "object"})),
     "image_tasks": _all(tasks=_list(_TASK)),
     "import_methods": _all(**{"import-methods": _all(description=_TEXT, type=_TEXT, value=_list(_TEXT))}),

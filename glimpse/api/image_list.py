@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from multidict import MultiMapping
@@ -145,14 +145,7 @@ def _time_filter(name: str, value: str) -> tuple[str, datetime]:
         operator, rest = ("eq", value) if not operator.isalpha() else (operator, rest)
     if operator not in _TIME_OPERATORS:
         raise BadRequest(f"Operator {operator[:64]!r} is not supported for {name}; use {', '.join(_TIME_OPERATORS)}.")
-    try:
-        # A plus sign in a query string arrives as a blank.
-        when = datetime.fromisoformat(rest.strip().replace(" ", "+") if rest.count(" ") == 1 and "T" in rest else rest)
-        if when.tzinfo is not None:
-            when = when.astimezone(UTC).replace(tzinfo=None)
-    except (ValueError, OverflowError) as error:
-        raise BadRequest(f"Invalid time {rest[:64]!r} in filter {name}; ISO 8601 is wanted.") from error
-    return operator, when
+    return operator, parameters.time(rest, name)
 
 
 def _sort(query: MultiMapping[str]) -> list[tuple[str, bool]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from urllib.parse import urlencode
 
 from multidict import MultiMapping
@@ -50,6 +51,16 @@ def one_of(query: MultiMapping[str], name: str, allowed: tuple[str, ...]) -> str
     if value is not None and value not in allowed:
         raise BadRequest(f"Invalid {name} value {value[:64]!r}; allowed: {', '.join(allowed)}")
     return value
+
+
+def time(text: str, name: str) -> datetime:
+    """A time of ISO 8601, as columns keep it: UTC without zone."""
+    try:
+        # A plus sign in a query string arrives as a blank.
+        when = datetime.fromisoformat(text.strip().replace(" ", "+") if text.count(" ") == 1 and "T" in text else text)
+        return when if when.tzinfo is None else when.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError) as error:
+        raise BadRequest(f"Invalid time {text[:64]!r} in filter {name}; ISO 8601 is wanted.") from error
 
 
 def page_link(path: str, query: MultiMapping[str], marker: str | None = None) -> str:

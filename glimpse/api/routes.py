@@ -25,6 +25,7 @@ from glimpse.api.metadefs import (
     MetadefCalls,
 )
 from glimpse.api.operator import SCHEMAS, OperatorCalls
+from glimpse.api.tasks import TASK_LIST_PARAMETERS, TaskCalls
 from glimpse.api.wire import Reply, Request
 from glimpse.domain.metadef import ASSOCIATION, NAMESPACE, OBJECT, PROPERTY, RESOURCE_TYPE, TAG, Kind
 from glimpse.errors import MethodNotAllowed, NotFound
@@ -41,6 +42,7 @@ class Calls:
     locations: LocationCalls
     metadefs: MetadefCalls
     operator: OperatorCalls
+    tasks: TaskCalls
 
 
 RecordCall = Callable[[Request], Reply]
@@ -144,6 +146,14 @@ ROUTES: tuple[Route, ...] = (
           about="Show the usage and the limits of the caller's project", answer="usage"),
     Route("DELETE", "/v2/stores/{store_id}/{image_id}", "delete_image_location", "2.10",
           data=lambda calls: calls.locations.leave, about="Remove an image's data from one store"),
+    Route("GET", "/v2/tasks", "tasks_api_access", "2.2", lambda calls: calls.tasks.list, takes_body=True,
+          about="List tasks", query=TASK_LIST_PARAMETERS, answer="tasks"),
+    Route("POST", "/v2/tasks", "tasks_api_access", "2.2", data=lambda calls: calls.tasks.add, takes_body=True,
+          about="Begin a task: import an image", schema="new_task", answer="task"),
+    Route("GET", "/v2/tasks/{task_id}", "tasks_api_access", "2.2", lambda calls: calls.tasks.show,
+          about="Show a task", answer="task"),
+    Route("DELETE", "/v2/tasks/{task_id}", "tasks_api_access", "2.2", lambda calls: calls.tasks.delete,
+          about="Not possible: tasks go when their time is over", success=405),
     *(Route("GET", f"/v2/schemas/{name}", "", since, _schema(name), about=f"Show the JSON Schema of {name}",
             answer="json_schema")
       for name, since in SCHEMAS.items()),

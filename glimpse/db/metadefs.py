@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 from sqlalchemy.exc import IntegrityError
 
-from glimpse.db import galera
+from glimpse.db import galera, pages
 from glimpse.db.tables import metadata, metadef_namespaces, metadef_resource_types
 from glimpse.domain.context import Context
 from glimpse.domain.metadef import ASSOCIATION, NAMESPACE, PARTS, RESOURCE_TYPE, Definition, Kind, Part, Values
@@ -232,27 +232,8 @@ def _duplicate(kind: Kind, name: str) -> Duplicate:
 def _page(
     connection: Connection, kind: Kind, query: sa.Select[Any], page: Page, home: Definition | None = None
 ) -> list[Definition]:
-    """A page behind its marker: rows are compared with the marker's own sort values, so none is lost or shown twice."""
-    keys = _sort_keys(kind, page.sort_key)
+    keys, behind = pages.sort_keys(_table(kind), page.sort_key), None
     if page.marker is not None:
         marker = get(connection, kind, page.marker, home)
-        values = connection.execute(sa.select(*keys).where(*_is(kind, marker))).one()
-        beyond = sa.tuple_(*keys) > tuple(values) if page.ascending else sa.tuple_(*keys) < tuple(values)
-        query = query.where(beyond)
-    query = query.order_by(*(key.asc() if page.ascending else key.desc() for key in keys))
-    return _definitions(connection, kind, query.limit(page.limit))
-
-
-def _sort_keys(kind: Kind, sort_key: str) -> list[sa.ColumnElement[Any]]:
-    """The columns to sort by. Those that can be NULL count as empty: databases differ in where NULL stands."""
-    table = _table(kind)
-    names = dict.fromkeys(("created_at", "id") if sort_key == "id" else (sort_key, "created_at", "id"))
-    return [_never_null(table, table.c[name]) for name in names]
-
-
-def _never_null(table: sa.Table, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    if not column.nullable:
-        return column
-    if isinstance(column.type, sa.DateTime):
-        return sa.func.coalesce(column, table.c.created_at)
-    return sa.func.coalesce(column, sa.false() if isinstance(column.type, sa.Boolean) else "")
+        behind = connection.execute(sa.select(*keys).where(*_is(kind, marker))).one()
+    return _definitions(connection, kind, pages.page(query, keys, page.ascending, page.limit, behind))

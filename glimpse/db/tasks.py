@@ -6,25 +6,43 @@ Everything here runs on the connection that it is given; whoever calls decides w
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from glimpse.db import pages
 from glimpse.db.tables import image_properties, task_info, tasks
 from glimpse.domain.context import Context
 from glimpse.domain.record import Task
+from glimpse.errors import BadRequest
 
 _COLUMNS = (
     "id", "type", "status", "owner", "created_at", "updated_at", "image_id", "request_id", "user_id", "expires_at",
 )  # fmt: skip
+
+SORT_KEYS = _COLUMNS
+TIMES = ("created_at", "updated_at", "expires_at")
 
 _OPEN = ("pending", "processing")
 
 _ROWS = sa.select(
     *(tasks.c[name] for name in _COLUMNS), task_info.c.input, task_info.c.result, task_info.c.message
 ).join(task_info, task_info.c.task_id == tasks.c.id)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskQuery:
+    """What a list call asks for, parsed: `columns` holds exact values, `marker` is the id of a task."""
+
+    limit: int
+    sort_key: str = "created_at"
+    ascending: bool = False
+    marker: str | None = None
+    columns: Mapping[str, str | datetime] = field(default_factory=dict)
 
 
 def insert(connection: Connection, task: Task) -> None:
@@ -47,6 +65,21 @@ def of_image(connection: Connection, image_id: str, context: Context, now: datet
     if not context.is_admin:
         query = query.where(tasks.c.owner == context.project_id)
     rows = connection.execute(query.order_by(tasks.c.created_at, tasks.c.id)).mappings()
+    return [_assemble(row) for row in rows]
+
+
+def find(connection: Connection, query: TaskQuery, context: Context) -> list[Task]:
+    """A page of the tasks that the caller may see. Raises `BadRequest` for a marker that is none of them."""
+    seen = [tasks.c.deleted == sa.false()]
+    if not context.is_admin:
+        seen.append(tasks.c.owner == context.project_id)
+    keys, behind = pages.sort_keys(tasks, query.sort_key), None
+    if query.marker is not None:
+        behind = connection.execute(sa.select(*keys).where(tasks.c.id == query.marker, *seen)).first()
+        if behind is None:
+            raise BadRequest(f"Invalid marker {query.marker[:64]!r}: no such task.")
+    wanted = _ROWS.where(*seen, *(tasks.c[name] == value for name, value in query.columns.items()))
+    rows = connection.execute(pages.page(wanted, keys, query.ascending, query.limit, behind)).mappings()
     return [_assemble(row) for row in rows]
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from glimpse.access.policy import Policy
 from glimpse.db import images, tasks
 from glimpse.db.engine import Connection, Database
+from glimpse.db.tasks import TaskQuery
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
 from glimpse.domain.record import Image, Task
@@ -40,6 +41,26 @@ class Tasks:
         if expired and not context.read_only:
             self.database.write(lambda connection: tasks.forget(connection, context.project_id, now))
         return found
+
+    def require_access(self, context: Context) -> None:
+        """Raise `Forbidden` for a caller who has no business with the tasks of all images."""
+        self.policy.require("tasks_api_access", context, {})
+
+    def page(self, context: Context, query: TaskQuery) -> list[Task]:
+        """A page of the tasks of the caller's project, of all for administrators. Raises `Forbidden`, `BadRequest`."""
+        self.require_access(context)
+        now = lifecycle.now()
+        if self.database.read(lambda connection: tasks.expired(connection, context.project_id, now)):
+            self.database.write(lambda connection: tasks.forget(connection, context.project_id, now))
+        return self.database.read(lambda connection: tasks.find(connection, query, context))
+
+    def show(self, context: Context, task_id: str) -> Task:
+        """One task. Raises `Forbidden`, `NotFound`."""
+        self.require_access(context)
+        task = self.database.read(lambda connection: tasks.get(connection, task_id))
+        if task is None or not (context.is_admin or task.owner == context.project_id):
+            raise NotFound(f"No task found with ID {task_id[:64]}")
+        return task
 
     def ended(self, task: Task, status: str, message: str, result: dict[str, str] | None = None) -> Task:
         """The task as it is when it has ended; it is forgotten task_time_to_live hours later."""

@@ -31,9 +31,6 @@ LEFT = {
     "image-create-via-import": "import",
     "image-import": "import",
     "image-stage": "import",
-    "task-create": "tasks",
-    "task-list": "tasks",
-    "task-show": "tasks",
 }
 
 
@@ -299,6 +296,25 @@ def test_a_location_by_its_own_call(cloud: Cloud) -> None:
     assert f"Image {NOBODY} not found" in cloud.glance("image-tasks", NOBODY, code=1).err
     assert "409" in cloud.glance("add-location", identity, "--url", url, code=1).err
     assert "404" in cloud.glance("add-location", NOBODY, "--url", url, code=1).err
+
+
+def test_tasks(cloud: Cloud) -> None:
+    source = {"import_from": cloud.web.file("task.raw", CONTENT), "import_from_format": "raw"}
+    order = ["--type", "import", "--input", json.dumps({**source, "image_properties": {"name": "by a task"}})]
+    made = cloud.glance("task-create", *order, user=ADMIN).fields
+    holds(made, {"type": "import", "status": "pending", "owner": cloud.project_id(ADMIN)})
+    shown = cloud.glance("task-show", made["id"], user=ADMIN).fields
+    holds(shown, {name: made[name] for name in ("id", "type", "owner", "created_at", "input")})
+    rows = cloud.glance("task-list", "--type", "import", "--sort-key", "id", "--page-size", "1", user=ADMIN).rows
+    (row,) = [each for each in rows if each["ID"] == made["id"]]
+    holds(row, {"Type": "import", "Owner": made["owner"]})
+    failed = cloud.glance("task-list", "--status", "failure", "--sort-dir", "asc", user=ADMIN).rows
+    assert {row["Status"] for row in failed} <= {"failure"}
+    assert "403" in cloud.glance("task-list", code=1).err
+    assert "403" in cloud.glance("task-create", *order, code=1).err
+    assert NOBODY in cloud.glance("task-show", NOBODY, user=ADMIN, code=1).err
+    inside = ["--type", "import", "--input", json.dumps({**source, "import_from": "file:///etc/passwd"})]
+    assert "400" in cloud.glance("task-create", *inside, user=ADMIN, code=1).err
 
 
 def test_leaving_a_store(cloud: Cloud, image: str) -> None:

@@ -72,6 +72,9 @@ class Stage:
         """What stands for the {parts} of a path."""
         if kind == "-":
             return {}
+        if kind == "task":
+            task = self.callers["admin"].ok("POST", "/v2/tasks", json={"type": "location_import", "input": {}}).json()
+            return {"task_id": task["id"]}
         return self._namespace(kind) if kind in ("secret", "open") else self._image(kind)
 
     def _image(self, kind: str) -> dict[str, str]:

@@ -6,17 +6,20 @@ import uuid
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from glimpse.db import images, tasks
 from glimpse.db.engine import Database
 from glimpse.domain.context import Context
 from glimpse.domain.record import Task
+from glimpse.errors import BadRequest
 from tests.db.test_images import ADMIN, THEN, image, put
 
 LATER = THEN + timedelta(hours=1)
 OWNER = Context(project_id="p")
 
 
-def task(image_id: str, **fields: object) -> Task:
+def task(image_id: str | None, **fields: object) -> Task:
     values = {
         "id": str(uuid.uuid4()), "type": "location_import", "status": "pending", "owner": "p", "created_at": THEN,
         "updated_at": THEN, "image_id": image_id, "request_id": "req-1", "user_id": "u", "input": {"url": "http://ü"},
@@ -57,6 +60,47 @@ def test_whose_and_for_how_long(synced: Database) -> None:
     assert not synced.read(lambda c: tasks.expired(c, "p", LATER))
     assert synced.read(lambda c: tasks.get(c, over.id)) is None
     assert synced.read(lambda c: tasks.get(c, mine.id)) == mine
+
+
+def test_pages_of_all(synced: Database) -> None:
+    """Whatever the order, each task is on one page, also where what is sorted by is missing or the same."""
+    rows = [
+        task(None if number % 2 else "x", expires_at=LATER if number % 3 else None,
+             created_at=THEN + timedelta(seconds=number // 2), owner="p" if number < 6 else "q")
+        for number in range(7)
+    ]  # fmt: skip
+    for each in rows:
+        synced.write(lambda c, each=each: tasks.insert(c, each))
+    for key in tasks.SORT_KEYS:
+        for ascending in (True, False):
+            seen: list[str] = []
+            marker = None
+            while len(seen) < 10:
+                query = tasks.TaskQuery(2, key, ascending, marker)
+                found = synced.read(lambda c, query=query: tasks.find(c, query, ADMIN))
+                if not found:
+                    break
+                seen += [each.id for each in found]
+                marker = seen[-1]
+            assert sorted(seen) == sorted(each.id for each in rows), key
+
+
+def test_a_list_of_whose(synced: Database) -> None:
+    mine, other = task("x", expires_at=LATER), task("y", owner="q", status="success")
+    for each in (mine, other):
+        synced.write(lambda c, each=each: tasks.insert(c, each))
+
+    def find(context: Context = ADMIN, **columns: object) -> list[Task]:
+        query = tasks.TaskQuery(9, columns=columns)
+        return synced.read(lambda c: tasks.find(c, query, context))
+
+    assert {each.id for each in find()} == {mine.id, other.id}
+    assert find(OWNER) == [mine]
+    assert find(status="success") == [other]
+    assert find(expires_at=LATER, created_at=THEN) == [mine]
+    assert find(expires_at=THEN) == []
+    with pytest.raises(BadRequest):
+        synced.read(lambda c: tasks.find(c, tasks.TaskQuery(9, marker=other.id), OWNER))
 
 
 def test_open_ones_with_their_marks(synced: Database) -> None:

@@ -28,8 +28,8 @@ PATHS = (
     f"/v2/cache/{UNKNOWN}",
     f"/v2/cache/nodes/{UNKNOWN}", "/v2/cache/clean", "/v2/cache/prune",
 )  # fmt: skip
-# Not yet built: imports, tasks of the tasks API, the cache.
-LATER = ("/stage", "/import", "/v2/tasks", "/v2/cache")
+# Not yet built: imports, the cache.
+LATER = ("/stage", "/import", "/v2/cache")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.differential import discovery, drawn, lists, locations, metadefs, patches, records, sharing
+from tests.differential import discovery, drawn, lists, locations, metadefs, patches, records, sharing, tasks
 from tests.differential.play import Side
 from tests.differential.report import Account, play_all
 from tests.differential.steps import Scenario
 
-PARTS = (records, patches, lists, sharing, locations, metadefs, discovery, drawn)
+PARTS = (records, patches, lists, sharing, locations, metadefs, tasks, discovery, drawn)
 
 
 def everything() -> Iterator[Scenario]:
