@@ -28,7 +28,8 @@ def test_defaults(tmp_path: Path) -> None:
 def test_with_a_flavor_the_network_is_served(tmp_path: Path) -> None:
     text = (
         GOOD
-        + "[DEFAULT]\nimage_cache_dir = /var/lib/glance/image-cache/\n[paste_deploy]\nflavor = keystone+cachemanagement\n"
+        + "[DEFAULT]\nimage_cache_dir = /var/lib/glance/image-cache/\n"
+        + "[paste_deploy]\nflavor = keystone+cachemanagement\n"
     )
     assert settings(tmp_path, text).bind_host == "0.0.0.0"
 
