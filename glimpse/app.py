@@ -36,6 +36,7 @@ from glimpse.images.locations import Locations
 from glimpse.images.manage import Records
 from glimpse.images.sharing import Sharing
 from glimpse.images.tasks import Tasks
+from glimpse.imports.convert import check_conversion
 from glimpse.imports.legacy import LegacyImports
 from glimpse.metadefs.manage import Metadefs
 from glimpse.notifications import Notifications, check_notifications
@@ -68,6 +69,7 @@ def lay_foundation(settings: Settings) -> Foundation:
     open_stores(settings)
     Database(settings.database, settings.record_threads).close()
     check_notifications(settings)
+    check_conversion(settings)
     formats, extra = settings.formats, settings.image_schema
     try:
         schema = ImageSchema(formats.container_formats, formats.disk_formats, extra.properties, extra.required)
