@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,14 @@ class RabbitMQ:
         home = own(own(folder, user) / "home", user)
         epmd_port = free_port()
         config = folder / "rabbitmq.conf"
-        config.write_text(f"default_user = {USER}\ndefault_pass = {PASSWORD}\nlog.console.level = warning\n")
+        self.certificate = folder / "certificate.pem"
+        self.tls_port = free_port()
+        key = _certify(self.certificate, user)
+        config.write_text(
+            f"default_user = {USER}\ndefault_pass = {PASSWORD}\nlog.console.level = warning\n"
+            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\nssl_options.keyfile = {key}\n"
+            f"ssl_options.certfile = {self.certificate}\nssl_options.cacertfile = {self.certificate}\n"
+        )
         plugins = folder / "enabled_plugins"
         plugins.write_text("[].\n")
         env = plain_environment(
@@ -66,6 +75,11 @@ class RabbitMQ:
         """As in the option `transport_url`."""
         return f"rabbit://{USER}:{PASSWORD}@127.0.0.1:{self.port}/"
 
+    @property
+    def tls_url(self) -> str:
+        """The same over TLS; `certificate` is its own authority, for 127.0.0.1."""
+        return f"rabbit://{USER}:{PASSWORD}@127.0.0.1:{self.tls_port}/"
+
     def start(self) -> None:
         """Start it; what was queued is gone. Raises `ServerFailed`."""
         if not self._epmd.running:
@@ -80,6 +94,19 @@ class RabbitMQ:
     def kill9(self) -> None:
         """End it without a goodbye."""
         self.process.kill9()
+
+
+def _certify(certificate: Path, user: str | None) -> Path:
+    """Make a certificate for 127.0.0.1 that signs itself; where its key is."""
+    key = certificate.with_name("key.pem")
+    subprocess.run(
+        [program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=rig",
+         "-addext", "subjectAltName = IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    if user is not None:
+        shutil.chown(key, user)
+    return key
 
 
 class Listener:
