@@ -34,6 +34,7 @@ from glimpse.images.data import ImageData
 from glimpse.images.location_import import LocationImport
 from glimpse.images.locations import Locations
 from glimpse.images.manage import Records
+from glimpse.images.scrub import Scrubber
 from glimpse.images.sharing import Sharing
 from glimpse.images.tasks import Tasks
 from glimpse.imports.convert import check_conversion
@@ -94,7 +95,8 @@ class Application:
         )
         self._data = data = ImageData(settings, database, policy, stores, notifications, quotas)
         web_filter = UriFilter(settings.uri_filter)
-        locations = Locations(settings, database, policy, stores, data, notifications, web_filter)
+        self._scrubber = Scrubber(settings, database, stores)
+        locations = Locations(settings, database, policy, stores, self._scrubber, notifications, web_filter)
         tasks = Tasks(settings, database, policy)
         self._imports = LocationImport(settings, database, policy, stores, locations, tasks, quotas, notifications)
         self._operator = OperatorCalls(settings, published(foundation.schema))
@@ -126,6 +128,7 @@ class Application:
         self._sweepers = [
             asyncio.create_task(self._data.keep_sweeping()),
             asyncio.create_task(self._imports.keep_resuming()),
+            asyncio.create_task(self._scrubber.keep_scrubbing()),
         ]
 
     async def stop(self) -> None:

@@ -217,7 +217,7 @@ def has_hash(connection: Connection, image_id: str, value: str) -> bool:
 def delete(connection: Connection, image: Image, status: str, when: datetime) -> None:
     """Soft-delete the image and its children; `status` is what becomes of it: deleted, or pending_delete.
 
-    Its locations go to `pending_delete` until their bytes are gone too (see `erased`). Raises `Conflict` when its
+    Its locations go to `pending_delete` until their bytes are gone too (see `db/scrub.py`). Raises `Conflict` when its
     status changed meanwhile.
     """
     gone = {"deleted": True, "deleted_at": when}
@@ -227,29 +227,11 @@ def delete(connection: Connection, image: Image, status: str, when: datetime) ->
         connection.execute(_live(table, image.id).values(**gone))
 
 
-def to_erase(connection: Connection, before: datetime) -> list[Location]:
-    """Locations that were deleted, with their image or alone, before that moment and whose bytes are still there.
-
-    Images in `pending_delete` are not among them: those wait for the scrubber (option delayed_delete). Nor is a place
-    that holds bytes of its image again.
-    """
-    again = image_locations.alias()
-    live = sa.exists().where(
-        again.c.image_id == image_locations.c.image_id, again.c.value == image_locations.c.value,
-        again.c.deleted == sa.false(),
-    )  # fmt: skip
-    query = (
-        sa.select(image_locations.c.value, image_locations.c.meta_data, image_locations.c.status, image_locations.c.id)
-        .join(images, images.c.id == image_locations.c.image_id)
-        .where(image_locations.c.status == "pending_delete", image_locations.c.deleted == sa.true())
-        .where(images.c.status != "pending_delete", image_locations.c.deleted_at < before, ~live)
-    )
-    return [Location(row[0], json.loads(row[1] or "{}"), row[2], row[3]) for row in connection.execute(query)]
-
-
 def erased(connection: Connection, location: Location) -> None:
-    """Note that the bytes behind a deleted image's location are gone."""
-    connection.execute(image_locations.update().where(image_locations.c.id == location.id).values(status="deleted"))
+    """Note that the bytes behind a location that was deleted are gone."""
+    waiting = (image_locations.c.status == "pending_delete", image_locations.c.deleted == sa.true())
+    gone = image_locations.update().where(image_locations.c.id == location.id, *waiting)
+    connection.execute(gone.values(status="deleted"))
 
 
 def _live(table: sa.Table, image_id: str) -> sa.Update:

@@ -18,9 +18,9 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "importing": frozenset({"active", "deleted", "queued"}),
     "active": frozenset({"pending_delete", "deleted", "deactivated"}),
     "killed": frozenset({"deleted"}),
-    "pending_delete": frozenset({"deleted", "active"}),
+    "pending_delete": frozenset({"deleted", "active", "deactivated"}),
     "deleted": frozenset(),
-    "deactivated": frozenset({"active", "deleted"}),
+    "deactivated": frozenset({"active", "pending_delete", "deleted"}),
 }
 
 # Properties of an image: the marks of a running upload and of work on a location, the stores to which the image is
@@ -29,6 +29,8 @@ LEASE_PROPERTY = "os_glance_upload_lease"
 LOCATION_LEASE_PROPERTY = "os_glance_location_lease"
 COPY_PROPERTY = "os_glance_importing_to_stores"
 FAILED_PROPERTY = "os_glance_failed_import"
+# Of one that waits for the scrubber: it was deactivated, and will be if it is restored.
+DEACTIVATED_PROPERTY = "os_glance_deactivated"
 
 STATUSES = tuple(TRANSITIONS)
 

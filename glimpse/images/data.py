@@ -13,12 +13,11 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import ParamSpec, TypeVar
 
 from glimpse.access.policy import Policy, require_owner
 from glimpse.access.quota import Quotas, Reservation
-from glimpse.db import images
+from glimpse.db import images, scrub
 from glimpse.db.engine import Connection, Database
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
@@ -46,7 +45,6 @@ T = TypeVar("T")
 
 SWEEP = 300.0  # seconds between two looks for killed uploads; a new process looks at once
 SWEEP_WITHOUT_DATABASE = 2.0  # seconds, while the database is away
-ERASE_AFTER = 60  # seconds that the caller who deleted an image gets to erase its bytes before a sweep does
 FINISH_FOR = 30.0  # seconds to try to make a stored image active while the database is away
 
 _SIGNATURE = ("img_signature", "img_signature_hash_method", "img_signature_key_type", "img_signature_certificate_uuid")
@@ -133,8 +131,9 @@ class ImageData:
                 raise BadRequest("Signature verification is not available: remove the img_signature properties.")
             if self.quotas.on and image.owner != owner:
                 raise Conflict(f"Image {image_id} changed its owner just now.")
-            reservation = account.admit_upload(connection, image_id, size)
             now = lifecycle.now()
+            scrub.check_at_rest(connection, image_id, now)
+            reservation = account.admit_upload(connection, image_id, size)
             try:
                 images.set_status(connection, image_id, "queued", "saving", now)
             except Conflict as error:
@@ -318,7 +317,7 @@ class ImageData:
     # --- erase -------------------------------------------------------------------------------------------------------
 
     async def erase(self, locations: Iterable[Location]) -> None:
-        """Remove the bytes of locations that records have lost; what a store refuses now, a sweep tries again."""
+        """Remove the bytes of deleted images; what a store refuses now, the scrubber tries again."""
         for location in locations:
             await self._erase_one(location)
 
@@ -355,7 +354,7 @@ class ImageData:
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
 
     async def sweep(self) -> None:
-        """Put back the images of killed uploads, and erase what deleted images left. Raises `Unavailable`."""
+        """Put back the images of killed uploads. Raises `Unavailable`."""
         await self.database.run(self.quotas.forget_dead)
         marks = await self.database.run(self.database.read, lambda c: images.with_property(c, LEASE_PROPERTY))
         for image_id, text, renewed in marks:
@@ -369,9 +368,6 @@ class ImageData:
                 )
                 continue
             await self._recover(image_id, text, lease, store)
-        before = lifecycle.now() - timedelta(seconds=ERASE_AFTER)
-        for location in await self.database.run(self.database.read, lambda c: images.to_erase(c, before)):
-            await self._erase_one(location)
 
     async def _recover(self, image_id: str, text: str, dead: Lease, store: ConfiguredStore) -> None:
         mine = self.leases.take(dead.store)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from datetime import timedelta
 
-from glimpse.db import images, tasks
+from glimpse.db import images, scrub, tasks
 from glimpse.db.engine import Connection
 from glimpse.domain.lifecycle import COPY_PROPERTY, FAILED_PROPERTY
 from glimpse.domain.record import Image, Task
@@ -25,8 +25,9 @@ _PROGRESS = (COPY_PROPERTY, FAILED_PROPERTY)
 def take(connection: Connection, image: Image, task: Task, ends: Tasks) -> Task | None:
     """Let the task hold the image, whose row is locked; another task that failed by it, if there was one.
 
-    Raises `Conflict` while another task holds the image.
+    Raises `Conflict` while another task holds the image, or while bytes that it has lost are being erased.
     """
+    scrub.check_at_rest(connection, image.id, task.created_at)
     given_up = None
     if LOCK in image.properties:
         given_up = _break(connection, image, image.properties[LOCK] or "", task, ends)

@@ -21,7 +21,7 @@ from glimpse.domain.locations import LocationRules, Unmeasured
 from glimpse.domain.record import Image, Location
 from glimpse.domain.schema import is_storable
 from glimpse.errors import BadRequest, Conflict, Forbidden, GlimpseError, NotFound
-from glimpse.images.data import ImageData
+from glimpse.images.scrub import Scrubber
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings
 from glimpse.stores.registry import ConfiguredStore, Stores
@@ -47,7 +47,7 @@ class Locations:
     database: Database
     policy: Policy
     stores: Stores
-    data: ImageData
+    scrubber: Scrubber
     notifications: Notifications
     filter: UriFilter
 
@@ -66,7 +66,7 @@ class Locations:
                 if len(sizes) + len(question.urls) > MOST_ASKED:
                     raise BadRequest(f"One call may name {MOST_ASKED} new locations at most.") from question
                 sizes |= zip(question.urls, await asyncio.gather(*map(self.measure, question.urls)), strict=True)
-        await asyncio.shield(self.data.erase(lost))
+        await asyncio.shield(self.scrubber.erase(lost))
         return result
 
     def _rules(self, sizes: dict[str, int | None]) -> LocationRules | None:

@@ -208,9 +208,13 @@ class Records:
             precondition(self._as_seen(image, context))
             if image.protected:
                 raise Forbidden(f"Image {image_id} is protected: set protected to false before you delete it.")
-            # With delayed_delete the bytes are the scrubber's: nothing is left here to erase.
-            later = self.settings.delayed_delete and bool(image.locations)
+            # With delayed_delete the bytes are the scrubber's: nothing is left here to erase. What was never active
+            # has nothing worth keeping, and must not become active by being restored.
+            kept = image.status in ("active", "deactivated") and bool(image.locations)
+            later = self.settings.delayed_delete and kept
             status, now = "pending_delete" if later else "deleted", lifecycle.now()
+            if later and image.status == "deactivated":
+                images.set_property(connection, image_id, lifecycle.DEACTIVATED_PROPERTY, "true", now)
             images.delete(connection, image, status, now)
             return image.with_(status=status, updated_at=now, locations=() if later else image.locations)
 

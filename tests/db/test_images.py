@@ -159,21 +159,6 @@ def test_names_that_differ_by_case(synced: Database) -> None:
     assert got(synced, both.id).properties == {"os": "1", "OS": "2"}
 
 
-def test_deleted_images_leave_their_locations_to_be_erased(synced: Database) -> None:
-    one = image(status="active")
-    put(synced, one)
-    synced.write(lambda c: images.add_location(c, one.id, Location("file:///x", {"store": "s"}), THEN))
-    whole = got(synced, one.id)
-    assert [(each.url, each.metadata) for each in whole.locations] == [("file:///x", {"store": "s"})]
-    synced.write(lambda c: images.delete(c, whole, "deleted", THEN))
-    later = THEN + timedelta(hours=1)
-    [left] = synced.read(lambda c: images.to_erase(c, later))
-    assert left.url == "file:///x"
-    assert synced.read(lambda c: images.to_erase(c, THEN)) == []
-    synced.write(lambda c: images.erased(c, left))
-    assert synced.read(lambda c: images.to_erase(c, later)) == []
-
-
 def test_who_may_know_of_an_image(synced: Database) -> None:
     made = {name: image(visibility=name) for name in ("private", "shared", "public", "community")}
     orphan = image(visibility="private", owner=None)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from glimpse.db import images, purge
+from glimpse.db import images, purge, scrub
 from glimpse.db.engine import Connection, Database
 from glimpse.db.purge import Kept, Purge
 from glimpse.db.tables import image_locations, image_members, image_properties, image_tags, task_info, tasks
@@ -19,6 +19,7 @@ from glimpse.db.tables import images as image_table
 from glimpse.domain.context import Context
 from glimpse.domain.record import Image, Location
 
+NEVER = datetime(1970, 1, 1)
 LONG_AGO = datetime(2026, 1, 1)
 LIMIT = datetime(2026, 2, 1)
 RECENTLY = datetime(2026, 3, 1)
@@ -129,8 +130,8 @@ def test_bytes_that_are_not_erased_keep_their_rows(tables: Tables) -> None:
     assert tables.purge().images() == Kept(unerased=2, referred=0)
     assert tables.count(image_table, id=unerased) == tables.count(image_table, id=waiting) == 1
     assert tables.count(image_table) == 2
-    for location in tables.database.read(lambda connection: images.to_erase(connection, LIMIT)):
-        tables.write(lambda connection, location=location: images.erased(connection, location))
+    [left] = tables.database.read(lambda c: scrub.due(c, scrub.Deadlines(NEVER, LIMIT, NEVER), LIMIT))
+    tables.write(lambda connection: images.erased(connection, left.location))
     tables.purge().parts()
     assert tables.purge().images() == Kept(unerased=1, referred=0)
     assert tables.count(image_table) == tables.count(image_table, id=waiting) == 1

@@ -21,7 +21,7 @@ from glimpse.db.engine import Connection, Database
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
 from glimpse.domain.lifecycle import LEASE_PROPERTY
-from glimpse.domain.record import Image, Location
+from glimpse.domain.record import Image
 from glimpse.domain.schema import ImageSchema
 from glimpse.errors import BadRequest, Conflict, Gone, NotFound, SizeMismatch, TooLarge, Unavailable
 from glimpse.images.data import ImageData
@@ -265,28 +265,6 @@ async def test_a_store_that_is_not_configured_any_more_keeps_its_images(data: Im
     data.database.write(lambda c: images.set_property(c, image.id, LEASE_PROPERTY, text, lifecycle.now()))
     await data.sweep()
     assert now_is(data, image).properties == {LEASE_PROPERTY: text}
-
-
-async def test_deletes_are_finished_by_a_sweep(
-    data: ImageData, records: Records, image: Image, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await data.upload(ADMIN, image.id, stream(b"x"), 1, None)
-    records.delete(ADMIN, image.id)  # and then the process is killed
-    await data.sweep()
-    assert stored(settings) == [image.id]
-    monkeypatch.setattr("glimpse.images.data.ERASE_AFTER", -1)
-    await data.sweep()
-    assert stored(settings) == []
-    assert data.database.read(lambda c: images.to_erase(c, lifecycle.now() + timedelta(1))) == []
-
-
-async def test_bytes_that_nobody_can_reach_are_not_called_erased(data: ImageData, image: Image) -> None:
-    await data.upload(ADMIN, image.id, stream(b"x"), 1, None)
-    gone = now_is(data, image)
-    data.database.write(lambda c: images.delete(c, gone, "deleted", lifecycle.now()))
-    [location] = data.database.read(lambda c: images.to_erase(c, lifecycle.now() + timedelta(1)))
-    await data.erase([Location("rbd://pool/image", {}, id=location.id)])
-    assert data.database.read(lambda c: images.to_erase(c, lifecycle.now() + timedelta(1)))
 
 
 def test_who_is_alive() -> None:

@@ -24,11 +24,11 @@ from glimpse.domain.lifecycle import LOCATION_LEASE_PROPERTY
 from glimpse.domain.locations import NewLocation
 from glimpse.domain.record import Image, Task
 from glimpse.errors import Conflict
-from glimpse.images.data import ImageData
 from glimpse.images.import_lock import LOCK
 from glimpse.images.leases import STALE, Leases, this_process
 from glimpse.images.location_import import LocationImport
 from glimpse.images.locations import Locations
+from glimpse.images.scrub import Scrubber
 from glimpse.images.tasks import Tasks
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings, load
@@ -56,8 +56,10 @@ async def imports(settings: Settings) -> AsyncIterator[LocationImport]:
     with opened(settings.database, 2) as database:
         stores, policy = open_stores(settings), Policy(settings.conf)
         notifications, quotas = Notifications(settings), Quotas(database, 0, None)
-        data = ImageData(settings, database, policy, stores, notifications, quotas)
-        places = Locations(settings, database, policy, stores, data, notifications, UriFilter(settings.uri_filter))
+        places = Locations(
+            settings, database, policy, stores, Scrubber(settings, database, stores), notifications,
+            UriFilter(settings.uri_filter),
+        )  # fmt: skip
         image_tasks = Tasks(settings, database, policy)
         made = LocationImport(settings, database, policy, stores, places, image_tasks, quotas, notifications)
         yield made
