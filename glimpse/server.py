@@ -1,9 +1,10 @@
 """Processes, the socket, drain, reload, readiness.
 
-One process listens and minds the workers; each worker serves the whole API on the shared socket. A worker that dies is
-replaced. SIGTERM and SIGINT drain: no new connections, running transfers get graceful_shutdown_timeout seconds. SIGHUP
-reads the configuration again: new workers first, then the old ones drain; a configuration with a mistake changes
-nothing. systemd is told about each of it (Type=notify).
+One process listens and minds the workers; each worker serves the whole API on the shared socket. `glance-worker` is the
+same without the socket: its workers only do what goes on beside requests. A worker that dies is replaced. SIGTERM and
+SIGINT drain: no new connections, running transfers get graceful_shutdown_timeout seconds. SIGHUP reads the
+configuration again: new workers first, then the old ones drain; a configuration with a mistake changes nothing.
+systemd is told about each of it (Type=notify).
 """
 
 from __future__ import annotations
@@ -54,22 +55,41 @@ _PR_SET_PDEATHSIG = 1
 def serve(read_settings: Callable[[], Settings]) -> int:
     """Serve until a signal ends it; the exit code. SIGHUP calls `read_settings` again. Raises `SettingsError`."""
     settings = read_settings()
-    # Libraries of OpenStack load it where it is installed: half a second and 10 MiB, and nothing here runs on it.
-    sys.modules["eventlet"] = None  # type: ignore[assignment]
-    oslo_log.setup(settings.conf, "glance")
-    foundation = lay_foundation(settings)
+    foundation = _prepare(settings)
     logging.getLogger("aiohttp.server").addFilter(_OneLine())
     listener = _listen(settings)
-    _raise_file_limit()
     if settings.client_socket_timeout:
         # Connections inherit it: one whose client takes nothing for so long is ended by the kernel (tcp(7)).
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.client_socket_timeout * 1000)
     LOG.info(
         "serving http://%s:%d with %d workers, flavor %s, database %s, stores %s",
         settings.bind_host, settings.bind_port, settings.workers, settings.flavor or "none (everybody is admin)",
-        url_without_password(settings.database.url), ", ".join(f"{store.id}:{store.type}" for store in settings.stores),
+        url_without_password(settings.database.url), _stores(settings),
     )  # fmt: skip
     return _Minder(read_settings, foundation, listener).run()
+
+
+def do_tasks(read_settings: Callable[[], Settings]) -> int:
+    """As `serve`, without the API: take part in tasks, and clean up. Raises `SettingsError`."""
+    settings = read_settings()
+    foundation = _prepare(settings)
+    LOG.info(
+        "working on tasks with %d workers, database %s, stores %s",
+        settings.workers, url_without_password(settings.database.url), _stores(settings),
+    )  # fmt: skip
+    return _Minder(read_settings, foundation, None).run()
+
+
+def _prepare(settings: Settings) -> Foundation:
+    # Libraries of OpenStack load it where it is installed: half a second and 10 MiB, and nothing here runs on it.
+    sys.modules["eventlet"] = None  # type: ignore[assignment]
+    oslo_log.setup(settings.conf, "glance")
+    _raise_file_limit()
+    return lay_foundation(settings)
+
+
+def _stores(settings: Settings) -> str:
+    return ", ".join(f"{store.id}:{store.type}" for store in settings.stores)
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -116,9 +136,11 @@ class _Worker:
 
 
 class _Minder:
-    """The parent process."""
+    """The parent process. Without a listener its workers serve nobody."""
 
-    def __init__(self, read_settings: Callable[[], Settings], foundation: Foundation, listener: socket.socket) -> None:
+    def __init__(
+        self, read_settings: Callable[[], Settings], foundation: Foundation, listener: socket.socket | None
+    ) -> None:
         self._read_settings = read_settings
         self._foundation = foundation
         self._listener = listener
@@ -144,7 +166,7 @@ class _Minder:
 
     def _on_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT) and not self._stopping:
-            LOG.info("stopping: running transfers are finished first")
+            LOG.info("stopping: what runs is finished first")
             notify("STOPPING=1")
             self._stop()
         elif number == signal.SIGHUP and not self._stopping:
@@ -152,7 +174,8 @@ class _Minder:
 
     def _stop(self) -> None:
         self._stopping = True
-        self._listener.close()
+        if self._listener is not None:
+            self._listener.close()
         self._retire(list(self._workers.values()))
 
     def _reload(self) -> None:
@@ -166,7 +189,7 @@ class _Minder:
         notify("READY=1")
 
     def _change_to(self, foundation: Foundation) -> None:
-        if _address(foundation.settings) != _address(self._foundation.settings):
+        if self._listener is not None and _address(foundation.settings) != _address(self._foundation.settings):
             LOG.warning("a new address to listen on needs a restart; the old one stays")
         old, before = list(self._workers.values()), self._foundation
         self._foundation = foundation
@@ -237,7 +260,7 @@ def _how(status: int) -> str:
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 
-def _be_worker(foundation: Foundation, listener: socket.socket, ready: int, parent: int) -> None:
+def _be_worker(foundation: Foundation, listener: socket.socket | None, ready: int, parent: int) -> None:
     """The rest of a worker's life; never returns."""
     code = 1
     try:
@@ -257,33 +280,53 @@ def _be_worker(foundation: Foundation, listener: socket.socket, ready: int, pare
         os._exit(code)
 
 
-async def _work(foundation: Foundation, listener: socket.socket, ready: int) -> None:
+async def _work(foundation: Foundation, listener: socket.socket | None, ready: int) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _MINDED)
     loop.set_default_executor(ThreadPoolExecutor(BYTE_THREADS, "bytes"))
-    settings = foundation.settings
     application = Application(foundation)
-    server = web.Server(
-        application.handle, max_line_size=LONGEST_HEADER, max_field_size=LONGEST_HEADER, read_bufsize=READ_BUFFER,
-        auto_decompress=False, access_log=None, keepalive_timeout=KEEPALIVE,
-    )  # fmt: skip
-    runner = web.ServerRunner(server, shutdown_timeout=CANCEL_PATIENCE)
-    await runner.setup()
-    site = web.SockSite(runner, listener, backlog=ACCEPT_AT_ONCE)
-    await site.start()
-    listener.listen(settings.backlog)  # asyncio has set it to what it takes at once
+    door = await _Door.open(application, listener, foundation.settings) if listener is not None else None
     application.start()
     os.write(ready, b"1")
     os.close(ready)
     await stop.wait()
-    await site.stop()
-    await _drain(server, application, settings.graceful_shutdown_timeout or math.inf)
-    await runner.cleanup()
-    await _let_others_finish()
+    if door is not None:
+        await door.close()
     await application.stop()
+
+
+class _Door:
+    """Where requests come into a worker."""
+
+    def __init__(self, application: Application, server: web.Server, runner: web.ServerRunner, limit: float) -> None:
+        self._application = application
+        self._server = server
+        self._runner = runner
+        self._limit = limit
+
+    @classmethod
+    async def open(cls, application: Application, listener: socket.socket, settings: Settings) -> _Door:
+        """Accept connections."""
+        server = web.Server(
+            application.handle, max_line_size=LONGEST_HEADER, max_field_size=LONGEST_HEADER, read_bufsize=READ_BUFFER,
+            auto_decompress=False, access_log=None, keepalive_timeout=KEEPALIVE,
+        )  # fmt: skip
+        runner = web.ServerRunner(server, shutdown_timeout=CANCEL_PATIENCE)
+        await runner.setup()
+        await web.SockSite(runner, listener, backlog=ACCEPT_AT_ONCE).start()
+        listener.listen(settings.backlog)  # asyncio has set it to what it takes at once
+        return cls(application, server, runner, settings.graceful_shutdown_timeout or math.inf)
+
+    async def close(self) -> None:
+        """Accept no more, and wait for the answers that are under way."""
+        for site in list(self._runner.sites):
+            await site.stop()
+        await _drain(self._server, self._application, self._limit)
+        await self._runner.cleanup()
+        await _let_others_finish()
 
 
 async def _drain(server: web.Server, application: Application, limit: float) -> None:
