@@ -17,10 +17,13 @@
     ├── RangeNotSatisfiable         416  a range outside the image
     ├── HeadersTooLarge             431  a request id that is too long
     ├── NotImplementedMethod        501  an HTTP verb that the API does not know
+    ├── BadGateway                  502  another node of the service answers what makes no sense
     ├── Unavailable                 503  a part we depend on does not answer; try again
+    ├── GatewayTimeout              504  another node of the service, which alone can do it, does not answer
     └── (SettingsError)             never reaches HTTP: it stops the start of a command
 
-Only drivers, `db.engine` and `access.auth` translate foreign exceptions into these; only `api.wire` renders them.
+Only what speaks to others (drivers, `stores.web`, `db.engine`, `access.auth`, `api.peers`) translates foreign exceptions
+into these; only `api.wire` renders them.
 """
 
 from __future__ import annotations
@@ -131,6 +134,18 @@ class NotImplementedMethod(GlimpseError):
     """501: a verb outside GET, HEAD, POST, PUT, PATCH, DELETE."""
 
     status, title = 501, "Not Implemented"
+
+
+class BadGateway(GlimpseError):
+    """502: the node that was asked on behalf of the caller answers what is no answer."""
+
+    status, title = 502, "Bad Gateway"
+
+
+class GatewayTimeout(GlimpseError):
+    """504: the node that has what the call needs cannot be reached."""
+
+    status, title = 504, "Gateway Timeout"
 
 
 class Unavailable(GlimpseError):
