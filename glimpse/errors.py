@@ -22,8 +22,8 @@
     ├── GatewayTimeout              504  another node of the service, which alone can do it, does not answer
     └── (SettingsError)             never reaches HTTP: it stops the start of a command
 
-Only what speaks to others (drivers, `stores.web`, `db.engine`, `access.auth`, `api.peers`) translates foreign exceptions
-into these; only `api.wire` renders them.
+Only what speaks to others (drivers, `stores.web`, `db.engine`, `access.auth`, `api.peers`) translates foreign
+exceptions into these; only `api.wire` renders them.
 """
 
 from __future__ import annotations
