@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -20,6 +21,7 @@ from glimpse.api.cors import Cors
 from glimpse.api.image_data import ImageDataCalls, whole_body
 from glimpse.api.image_parts import ImagePartCalls
 from glimpse.api.images import ImageCalls
+from glimpse.api.imports import ImportCalls
 from glimpse.api.info import InfoCalls
 from glimpse.api.locations import LocationCalls
 from glimpse.api.metadefs import MetadefCalls
@@ -28,22 +30,33 @@ from glimpse.api.routes import Calls, Route, Router
 from glimpse.api.tasks import TaskCalls
 from glimpse.api.wire import Reply, Request
 from glimpse.db.engine import Database
+from glimpse.domain.record import Task
 from glimpse.domain.schema import ImageSchema
 from glimpse.errors import BadRequest, GlimpseError, NotImplementedMethod, SettingsError
 from glimpse.images.data import ImageData
-from glimpse.images.location_import import LocationImport
 from glimpse.images.locations import Locations
 from glimpse.images.manage import Records
 from glimpse.images.scrub import Scrubber
 from glimpse.images.sharing import Sharing
+from glimpse.images.stage import Stage
+from glimpse.images.staging import Staging
 from glimpse.images.tasks import Tasks
+from glimpse.imports import location, orders
+from glimpse.imports.broker import open_broker
 from glimpse.imports.convert import check_conversion
+from glimpse.imports.engine import Engine
+from glimpse.imports.image_import import ImageImport
 from glimpse.imports.legacy import LegacyImports
+from glimpse.imports.location import LocationImport, LocationOrders, LocationParts
+from glimpse.imports.orders import Imports
+from glimpse.imports.plan import Plan
+from glimpse.imports.steps import Parts
 from glimpse.metadefs.manage import Metadefs
 from glimpse.notifications import Notifications, check_notifications
 from glimpse.settings import Settings
 from glimpse.stores.registry import open_stores
 from glimpse.stores.uri_filter import UriFilter
+from glimpse.stores.web import WebClient
 
 LOG = logging.getLogger(__name__)
 ACCESS_LOG = logging.getLogger("glimpse.access")
@@ -93,20 +106,34 @@ class Application:
         records = Records(
             settings, database, policy, foundation.schema, foundation.protection, stores, notifications, quotas
         )
-        self._data = data = ImageData(settings, database, policy, stores, notifications, quotas)
+        self._staging = staging = Staging(settings.imports, stores)
+        self._data = data = ImageData(settings, database, policy, stores, notifications, quotas, staging)
         web_filter = UriFilter(settings.uri_filter)
         self._scrubber = Scrubber(settings, database, stores)
         locations = Locations(settings, database, policy, stores, self._scrubber, notifications, web_filter)
         tasks = Tasks(settings, database, policy)
-        self._imports = LocationImport(settings, database, policy, stores, locations, tasks, quotas, notifications)
+        self._web = WebClient(web_filter)
+        parts = Parts(settings, database, stores, staging, data, quotas, notifications, self._web)
+        location_parts = LocationParts(settings, database, stores, locations, quotas, notifications)
+        plans: dict[str, Callable[[Task], Plan]] = {
+            orders.TYPE: lambda task: ImageImport(parts, task),
+            location.TYPE: lambda task: LocationImport(location_parts, task),
+        }
+        self._broker = broker = open_broker(settings)
+        self._engine = engine = Engine(settings.imports.at_once, database, quotas, tasks, notifications, plans, broker)
+        imports = Imports(settings, database, policy, stores, staging, quotas, notifications, tasks, web_filter, engine)
+        stage = Stage(settings, database, policy, staging, data, quotas, notifications)
         self._operator = OperatorCalls(settings, published(foundation.schema))
         image_calls = ImageCalls(settings, records, stores)
         self._calls = Calls(
             images=image_calls,
             image_data=ImageDataCalls(settings, database, records, data, image_calls),
             image_parts=ImagePartCalls(records, Sharing(settings, database, policy, notifications)),
+            imports=ImportCalls(settings, stage, imports),
             info=InfoCalls(settings, policy, stores, quotas),
-            locations=LocationCalls(image_calls, locations, self._imports, tasks),
+            locations=LocationCalls(
+                image_calls, locations, LocationOrders(database, policy, stores, locations, tasks, engine), tasks
+            ),
             metadefs=MetadefCalls(settings, Metadefs(database, policy, notifications)),
             operator=self._operator,
             tasks=TaskCalls(settings, database, tasks, LegacyImports(database, tasks, web_filter, notifications)),
@@ -127,19 +154,25 @@ class Application:
         self._notifications.start()
         self._sweepers = [
             asyncio.create_task(self._data.keep_sweeping()),
-            asyncio.create_task(self._imports.keep_resuming()),
             asyncio.create_task(self._scrubber.keep_scrubbing()),
+            asyncio.create_task(self._engine.keep_looking()),
         ]
+        if self._broker is not None:
+            self._sweepers.append(asyncio.create_task(self._broker.start(self._engine.take, self._engine.room)))
 
     async def stop(self) -> None:
         """End it and let go of connections, when no request runs any more."""
         for sweeper in self._sweepers:
             sweeper.cancel()
         await asyncio.gather(*self._sweepers, return_exceptions=True)
-        await self._imports.stop()
+        if self._broker is not None:
+            await self._broker.stop()
+        await self._engine.stop()
         self._identity.close()
         self._quotas.close()
         await asyncio.to_thread(self._notifications.stop)
+        await self._web.close()
+        await self._staging.close()
         await self._stores.close()
         self._database.close()
 

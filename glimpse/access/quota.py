@@ -45,7 +45,10 @@ THREADS = 8  # per worker, that wait for Keystone
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What a running upload may fill: `size` bytes now, and more while its project uses at most `ceiling` bytes."""
+    """What running work may fill: `size` bytes now, and more while its project uses at most `ceiling` bytes.
+
+    `limit` names the quota; for `image_stage_total` bytes in staging are meant, else those in stores.
+    """
 
     image_id: str
     project: str | None
@@ -56,18 +59,21 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The quotas of one project while a call lasts. None is no limit: of bytes, images, images being uploaded."""
+    """The quotas of one project while a call lasts. None is no limit: of bytes, images, images being uploaded, and
+    bytes in staging.
+    """
 
     project: str | None
     size: int | None = None
     images: int | None = None
     uploading: int | None = None
     limit: str = STORAGE_QUOTA
+    staged: int | None = None
 
     @property
     def limited(self) -> bool:
         """Whether any quota is set."""
-        return (self.size, self.images, self.uploading) != (None, None, None)
+        return (self.size, self.images, self.uploading, self.staged) != (None, None, None, None)
 
     def take_turn(self, connection: Connection) -> None:
         """The first statement of a transaction that reserves: lets others of this project wait until its end."""
@@ -89,21 +95,56 @@ class Account:
         uploading = books.uploading_count(connection, self.project) if self._is_of_keystone else 0
         if self.uploading is not None:
             _within(COUNT_UPLOADING, self.uploading, uploading, 1)
-        ceiling = self._ceiling(connection, size, alone=not uploading)
+        return self._reserve(connection, image_id, size, alone=not uploading)
+
+    def admit_stage(self, connection: Connection, image_id: str, size: int | None) -> Reservation | None:
+        """The same for bytes on their way into staging. Raises `TooLarge`."""
+        if not self._is_of_keystone:
+            return None
+        if self.uploading is not None:
+            _within(COUNT_UPLOADING, self.uploading, books.uploading_count(connection, self.project), 1)
+        ceiling = None
+        if self.staged is not None:
+            ceiling = _ceiling(STAGE_TOTAL, self.staged, books.staged_bytes(connection, self.project), size, alone=True)
+        books.reserve(connection, self.project, image_id, size or 0)
+        return None if ceiling is None else Reservation(image_id, self.project, size or 0, ceiling, STAGE_TOTAL)
+
+    def check_import(self, connection: Connection) -> None:
+        """Refuse an import where the project has more than its limit already. Raises `TooLarge`."""
+        if self._is_of_keystone and self.size is not None:
+            used = books.used_bytes(connection, self.project)
+            if used > self.size:
+                raise _over(SIZE_TOTAL, self.size, used, 0)
+
+    def admit_import(
+        self, connection: Connection, image_id: str, size: int | None, staged: int | None
+    ) -> Reservation | None:
+        """Reserve what an import may fill: `size` bytes in all its stores together, None where nobody knows.
+
+        The image counts among those that are uploaded already. `staged` is what comes in by it, 0 where that is not
+        known, None where it is there. Raises `TooLarge`.
+        """
+        if not self.limited:
+            return None
+        uploading = books.uploading_count(connection, self.project) if self._is_of_keystone else 1
+        if staged is not None and self.uploading is not None:
+            _within(COUNT_UPLOADING, self.uploading, uploading, 0)
+        if staged is not None and self.staged is not None:
+            used = books.staged_bytes(connection, self.project)
+            # An image that is copied counts as staged, with its size, since it was marked so.
+            if used > self.staged:
+                raise _over(STAGE_TOTAL, self.staged, used, staged)
+        books.release(connection, image_id)  # of an attempt before
+        return self._reserve(connection, image_id, size, alone=uploading <= 1)
+
+    def _reserve(self, connection: Connection, image_id: str, size: int | None, alone: bool) -> Reservation | None:
+        ceiling = None
+        if self.size is not None:
+            used = books.used_bytes(connection, self.project)
+            ceiling = _ceiling(self.limit, self.size, used, size, alone and self._is_of_keystone)
         # Also where bytes have no limit: the upload of an image that is deleted meanwhile is counted by this.
         books.reserve(connection, self.project, image_id, size or 0)
         return None if ceiling is None else Reservation(image_id, self.project, size or 0, ceiling, self.limit)
-
-    def _ceiling(self, connection: Connection, size: int | None, alone: bool) -> int | None:
-        """The most bytes that the project may use while it uploads so many more; None is as many as it likes."""
-        if self.size is None:
-            return None
-        used, ceiling = books.used_bytes(connection, self.project), self.size
-        if size is None and alone and self._is_of_keystone and self.size and used // MIB * MIB == self.size:
-            ceiling += MIB
-        if used + (size or 0) > ceiling or (size is None and used >= ceiling):
-            raise _over(self.limit, self.size, used, size)
-        return ceiling
 
     @property
     def _is_of_keystone(self) -> bool:
@@ -145,7 +186,9 @@ class Quotas:
         limits = {name: limit if limit >= 0 else None for name, limit in self._limits.of(project).items()}
         mib = limits[SIZE_TOTAL]
         size = None if mib is None else mib * MIB
-        return Account(project, size, limits[COUNT_TOTAL], limits[COUNT_UPLOADING], SIZE_TOTAL)
+        mib = limits[STAGE_TOTAL]
+        staged = None if mib is None else mib * MIB
+        return Account(project, size, limits[COUNT_TOTAL], limits[COUNT_UPLOADING], SIZE_TOTAL, staged)
 
     def storage_account(self, project: str | None) -> Account:
         """The same with nothing but `user_storage_quota`, for what no limit of Keystone is about. Never blocks."""
@@ -175,7 +218,8 @@ class Quotas:
 
         def work(connection: Connection) -> Reservation:
             books.take_turn(connection, reservation.project)
-            used = books.used_bytes(connection, reservation.project)
+            count = books.staged_bytes if reservation.limit == STAGE_TOTAL else books.used_bytes
+            used = count(connection, reservation.project)
             left, missing = reservation.ceiling - used, size - reservation.size
             if missing > left:
                 raise _over(reservation.limit, reservation.ceiling, used - reservation.size, size)
@@ -216,6 +260,16 @@ class Quotas:
         """Let go of the threads."""
         if self._threads is not None:
             self._threads.close()
+
+
+def _ceiling(what: str, limit: int, used: int, size: int | None, alone: bool) -> int:
+    """The most bytes that a project may use while it brings `size` more, None where nobody knows. Raises `TooLarge`."""
+    ceiling = limit
+    if size is None and alone and limit and used // MIB * MIB == limit:
+        ceiling += MIB
+    if used + (size or 0) > ceiling or (size is None and used >= ceiling):
+        raise _over(what, limit, used, size)
+    return ceiling
 
 
 def _within(what: str, limit: int, used: int, more: int) -> None:

@@ -47,6 +47,23 @@ BODIES: Mapping[str, Schema] = {
     "member_status": _all(status={"type": "string", "enum": list(MEMBER_STATUSES)}),
     "new_location": NEW_LOCATION,
     "new_task": NEW_TASK,
+    "image_import": {
+        "type": "object",
+        "properties": {
+            "method": {
+                "type": "object",
+                "properties": {
+                    "name": {"enum": ["glance-direct", "web-download", "copy-image", "glance-download"]},
+                    **dict.fromkeys(("uri", "glance_region", "glance_image_id", "glance_service_interface"), _TEXT),
+                },
+                "required": ["name"],
+            },
+            "stores": _list(_TEXT),
+            "all_stores": {"type": "boolean"},
+            "all_stores_must_succeed": {"type": "boolean"},
+        },
+        "required": ["method"],
+    },
     "locations": _list(_all(url=_TEXT, metadata={"type": "object"})),
     "image_tasks": _all(tasks=_list(_TASK)),
     "import_methods": _all(**{"import-methods": _all(description=_TEXT, type=_TEXT, value=_list(_TEXT))}),

@@ -37,9 +37,8 @@ class ImageDataCalls:
 
     async def upload(self, request: Request, incoming: web.BaseRequest) -> Reply:
         """PUT /v2/images/{image_id}/file"""
-        if request.media_type() != BYTES_TYPE:
-            raise UnsupportedMediaType(f"Content-Type must be {BYTES_TYPE}")
-        size = _announced_size(request, incoming)
+        require_bytes(request)
+        size = announced_size(request, incoming)
         store = request.headers.get("x-image-meta-store")
         blocks = body_blocks(incoming, self.settings.client_socket_timeout or None)
         await self.data.upload(request.context, request.parts["image_id"], blocks, size, store)
@@ -78,11 +77,17 @@ class ImageDataCalls:
         image = await self.database.run(
             self.records.delete, request.context, request.parts["image_id"], self.images.precondition(request)
         )
-        await asyncio.shield(self.data.erase(image.locations))
+        await asyncio.shield(self.data.erase_image(image))
         return NO_CONTENT
 
 
-def _announced_size(request: Request, incoming: web.BaseRequest) -> int | None:
+def require_bytes(request: Request) -> None:
+    """Raise `UnsupportedMediaType` for a body that is not said to be image data."""
+    if request.media_type() != BYTES_TYPE:
+        raise UnsupportedMediaType(f"Content-Type must be {BYTES_TYPE}")
+
+
+def announced_size(request: Request, incoming: web.BaseRequest) -> int | None:
     """The size that the client promises: x-openstack-image-size, or else Content-Length; None when chunked."""
     header = request.headers.get("x-openstack-image-size")
     if header is None:

@@ -13,9 +13,9 @@ from glimpse.api.images import ImageCalls
 from glimpse.api.wire import NO_CONTENT, REQUEST_ID, Reply, Request, json_reply
 from glimpse.domain.locations import NewLocation
 from glimpse.domain.record import Task
-from glimpse.images.location_import import LocationImport
 from glimpse.images.locations import Locations
 from glimpse.images.tasks import Tasks
+from glimpse.imports.location import LocationOrders
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class LocationCalls:
 
     images: ImageCalls
     locations: Locations
-    imports: LocationImport
+    orders: LocationOrders
     image_tasks: Tasks
 
     async def update(self, request: Request, incoming: web.BaseRequest) -> Reply:
@@ -44,7 +44,7 @@ class LocationCalls:
         """POST /v2/images/{image_id}/locations"""
         request = replace(request, body=await whole_body(incoming))
         wanted = NewLocation.parse(request.json())
-        await self.imports.add(request.context, request.parts["image_id"], wanted, incoming[REQUEST_ID])
+        await self.orders.add(request.context, request.parts["image_id"], wanted, incoming[REQUEST_ID])
         return Reply(202)
 
     def list(self, request: Request) -> Reply:

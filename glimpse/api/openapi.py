@@ -106,7 +106,7 @@ def _request_body(route: Route) -> Document | None:
         return {media: {"schema": schema} for media, schema in _PATCHES.items()}
     if route.schema is not None:
         return {"application/json": {"schema": _reference(route.schema)}}
-    return dict(_OCTETS) if route.method == "PUT" and route.path.endswith("/file") else None
+    return dict(_OCTETS) if route.method == "PUT" and route.path.endswith(("/file", "/stage")) else None
 
 
 def _success(route: Route) -> Document:

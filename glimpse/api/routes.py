@@ -15,6 +15,7 @@ from glimpse.api.image_data import ImageDataCalls
 from glimpse.api.image_list import LIST_PARAMETERS
 from glimpse.api.image_parts import ImagePartCalls
 from glimpse.api.images import ImageCalls
+from glimpse.api.imports import ImportCalls
 from glimpse.api.info import InfoCalls
 from glimpse.api.locations import LocationCalls
 from glimpse.api.metadefs import (
@@ -38,6 +39,7 @@ class Calls:
     images: ImageCalls
     image_data: ImageDataCalls
     image_parts: ImagePartCalls
+    imports: ImportCalls
     info: InfoCalls
     locations: LocationCalls
     metadefs: MetadefCalls
@@ -109,6 +111,10 @@ ROUTES: tuple[Route, ...] = (
           also={204: "The image has no data", 206: "The part that the header Range names"}),
     Route("PUT", "/v2/images/{image_id}/file", "upload_image", "2.0", data=lambda calls: calls.image_data.upload,
           takes_body=True, about="Upload an image's data", success=204),
+    Route("PUT", "/v2/images/{image_id}/stage", "modify_image", "2.6", data=lambda calls: calls.imports.stage,
+          takes_body=True, about="Stage an image's data for an import", success=204),
+    Route("POST", "/v2/images/{image_id}/import", "modify_image", "2.6", data=lambda calls: calls.imports.start,
+          takes_body=True, about="Import an image", schema="image_import", success=202),
     Route("POST", "/v2/images/{image_id}/actions/deactivate", "deactivate", "2.3",
           lambda calls: calls.image_parts.deactivate, about="Withhold the data from all but admins", success=204),
     Route("POST", "/v2/images/{image_id}/actions/reactivate", "reactivate", "2.3",

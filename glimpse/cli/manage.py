@@ -26,7 +26,7 @@ from glimpse.db.engine import Database
 from glimpse.db.purge import Purge
 from glimpse.db.schema import Schema, SchemaError
 from glimpse.domain import lifecycle
-from glimpse.domain.lifecycle import LEASE_PROPERTY, LOCATION_LEASE_PROPERTY
+from glimpse.domain.lifecycle import LEASE_PROPERTY, TASK_LEASE_PROPERTY
 from glimpse.errors import GlimpseError, SettingsError
 from glimpse.metadefs import files
 
@@ -41,7 +41,7 @@ class ArgumentError(Exception):
 
 
 # Marks of work on an image's bytes that goes on after the image was deleted; the work itself removes them.
-_UNFINISHED = (LEASE_PROPERTY, LOCATION_LEASE_PROPERTY)
+_UNFINISHED = (LEASE_PROPERTY, TASK_LEASE_PROPERTY)
 
 
 @dataclass(frozen=True)

@@ -197,6 +197,20 @@ def exists(connection: Connection, image_id: str) -> bool:
     return connection.execute(query).first() is not None
 
 
+def on_their_way(connection: Connection, image_ids: Sequence[str], lock: str) -> set[str]:
+    """Those of the images whose staged bytes somebody still needs; `lock` is the property of running tasks."""
+    held = sa.exists().where(
+        image_properties.c.image_id == images.c.id, image_properties.c.name == lock,
+        image_properties.c.deleted == sa.false(),
+    )  # fmt: skip
+    busy = sa.or_(images.c.status.in_(("uploading", "importing")), held)
+    query = sa.select(images.c.id).where(images.c.deleted == sa.false(), busy)
+    found: set[str] = set()
+    for start in range(0, len(image_ids), 500):
+        found |= {row[0] for row in connection.execute(query.where(images.c.id.in_(image_ids[start : start + 500])))}
+    return found
+
+
 def add_location(connection: Connection, image_id: str, location: Location, when: datetime) -> None:
     """Record one more place that holds the bytes."""
     connection.execute(

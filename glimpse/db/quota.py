@@ -1,7 +1,8 @@
-"""Quotas in the database: what a project uses, and what its running uploads have reserved.
+"""Quotas in the database: what a project uses, and what its running uploads and imports have reserved.
 
 Usage is computed from the images' own rows whenever it is asked for. A reservation counts only while the lease of its
-upload stands, so whatever ends an upload, in this process or in the sweep of another, ends its reservation too.
+upload or task stands, so whatever ends that, in this process or in the sweep of another, ends its reservation too. The
+status of its image tells what it is for: while that is `uploading`, for staging, else for the stores.
 
 In a transaction that reserves, `take_turn` comes before everything else: MariaDB and MySQL show a transaction the
 database as it was at its first plain SELECT, which has to be after the turn.
@@ -17,7 +18,7 @@ from sqlalchemy.engine import Connection
 
 from glimpse.db.additions import quota_reservations, quota_turns
 from glimpse.db.tables import image_locations, image_properties, images
-from glimpse.domain.lifecycle import COPY_PROPERTY, LEASE_PROPERTY
+from glimpse.domain.lifecycle import COPY_PROPERTY, LEASE_PROPERTY, TASK_LEASE_PROPERTY
 from glimpse.errors import Gone
 
 _STAGED = ("uploading", "importing")
@@ -49,7 +50,7 @@ def used_bytes(connection: Connection, project: str | None, besides: str | None 
         .select_from(images.join(image_locations, image_locations.c.image_id == images.c.id))
         .where(*_live(project), image_locations.c.status != "deleted")
     )
-    reserved = sa.select(_sum(quota_reservations.c.size)).where(*_running(project))
+    reserved = sa.select(_sum(quota_reservations.c.size)).where(*_running(project), ~_being_staged())
     if besides is not None:
         stored = stored.where(images.c.id != besides)
         reserved = reserved.where(quota_reservations.c.image_id != besides)
@@ -58,8 +59,10 @@ def used_bytes(connection: Connection, project: str | None, besides: str | None 
 
 
 def staged_bytes(connection: Connection, project: str | None) -> int:
-    """Bytes of images on their way through staging."""
-    return int(connection.scalar(sa.select(_sum(images.c.size)).where(*_live(project), _in_staging())) or 0)
+    """Bytes of images on their way through staging, and those that are reserved there."""
+    staged = sa.select(_sum(images.c.size)).where(*_live(project), _in_staging())
+    reserved = sa.select(_sum(quota_reservations.c.size)).where(*_running(project), _being_staged())
+    return int(connection.scalar(sa.select(staged.scalar_subquery() + reserved.scalar_subquery())) or 0)
 
 
 def image_count(connection: Connection, project: str | None) -> int:
@@ -121,4 +124,9 @@ def _running(project: str | None) -> tuple[sa.ColumnElement[bool], ...]:
 def _leased() -> sa.ColumnElement[bool]:
     # Also the mark of an image that was deleted meanwhile: its bytes are there until the upload notices.
     mark = image_properties
-    return sa.exists().where(mark.c.image_id == quota_reservations.c.image_id, mark.c.name == LEASE_PROPERTY)
+    leases = (LEASE_PROPERTY, TASK_LEASE_PROPERTY)
+    return sa.exists().where(mark.c.image_id == quota_reservations.c.image_id, mark.c.name.in_(leases))
+
+
+def _being_staged() -> sa.ColumnElement[bool]:
+    return sa.exists().where(images.c.id == quota_reservations.c.image_id, images.c.status == "uploading")

@@ -103,6 +103,40 @@ def open_with_marks(
     return [(row[0], row[1], row[2] or "", row[3]) for row in connection.execute(query)]
 
 
+def unfinished(
+    connection: Connection, lock: str, mark: str
+) -> list[tuple[str, str, str, datetime, str | None, datetime | None]]:
+    """Tasks that have not ended and hold their image: (id, status, image id, when it was last heard of, the mark, when
+    that was last changed); the last two are None where nobody has taken the task yet.
+
+    `lock` is the property of the image that names the task, `mark` the one beside it that tells who works on it; both
+    also of deleted images. Begins at the few open tasks: no table is read as a whole.
+    """
+    held, mine = image_properties.alias(), image_properties.alias()
+    query = (
+        sa.select(tasks.c.id, tasks.c.status, tasks.c.image_id, tasks.c.updated_at, mine.c.value, mine.c.updated_at)
+        .join(held, sa.and_(held.c.image_id == tasks.c.image_id, held.c.name == lock))
+        .outerjoin(mine, sa.and_(mine.c.image_id == tasks.c.image_id, mine.c.name == mark))
+        .where(tasks.c.status.in_(_OPEN), tasks.c.deleted == sa.false(), held.c.value == tasks.c.id)
+    )
+    return [(row[0], row[1], row[2], row[3], row[4], row[5]) for row in connection.execute(query)]
+
+
+def claim(connection: Connection, task_id: str, now: datetime) -> bool:
+    """Begin a pending task: `processing`, by compare-and-swap; tells whether it was still pending."""
+    pending = tasks.update().where(tasks.c.id == task_id, tasks.c.status == "pending", tasks.c.deleted == sa.false())
+    return connection.execute(pending.values(status="processing", updated_at=now)).rowcount == 1
+
+
+def report(connection: Connection, task_id: str, message: str, now: datetime) -> bool:
+    """The task goes on, and this is how far it is; tells whether it is still open."""
+    mine = tasks.update().where(tasks.c.id == task_id, tasks.c.status == "processing")
+    if connection.execute(mine.values(updated_at=now)).rowcount != 1:
+        return False
+    connection.execute(task_info.update().where(task_info.c.task_id == task_id).values(message=message))
+    return True
+
+
 def start(connection: Connection, task_id: str, now: datetime) -> None:
     """The task is being worked on, still or again: `processing`, as long as it has not ended."""
     open_task = tasks.update().where(tasks.c.id == task_id, tasks.c.status.in_(_OPEN))

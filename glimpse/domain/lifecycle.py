@@ -1,4 +1,5 @@
-"""The image state machine, as a table (API reference, Image status).
+"""The image state machine, as a table (API reference, Image status; importing to uploading is new: a store failed, and
+the staged bytes are kept).
 
 `queued` is a record without bytes, `saving` while an upload runs, `uploading` and `importing` on the way
 through staging, `active` when the bytes can be had, `deactivated` when only admins may have them.
@@ -15,7 +16,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "queued": frozenset({"saving", "uploading", "importing", "active", "deleted"}),
     "saving": frozenset({"active", "killed", "deleted", "queued"}),
     "uploading": frozenset({"importing", "queued", "deleted"}),
-    "importing": frozenset({"active", "deleted", "queued"}),
+    "importing": frozenset({"active", "deleted", "queued", "uploading"}),
     "active": frozenset({"pending_delete", "deleted", "deactivated"}),
     "killed": frozenset({"deleted"}),
     "pending_delete": frozenset({"deleted", "active", "deactivated"}),
@@ -23,10 +24,12 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "deactivated": frozenset({"active", "pending_delete", "deleted"}),
 }
 
-# Properties of an image: the marks of a running upload and of work on a location, the stores to which the image is
-# still to be copied, and those for which that failed.
+# Properties of an image: the marks of a running upload and of a running task, the node that has its staged bytes and
+# where a store has them, the stores to which the image is still to be copied, and those for which that failed.
 LEASE_PROPERTY = "os_glance_upload_lease"
-LOCATION_LEASE_PROPERTY = "os_glance_location_lease"
+TASK_LEASE_PROPERTY = "os_glance_task_lease"
+STAGE_HOST_PROPERTY = "os_glance_stage_host"
+STAGED_PROPERTY = "os_glance_staged_at"
 COPY_PROPERTY = "os_glance_importing_to_stores"
 FAILED_PROPERTY = "os_glance_failed_import"
 # Of one that waits for the scrubber: it was deactivated, and will be if it is restored.

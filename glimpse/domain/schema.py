@@ -8,7 +8,13 @@ from typing import Any
 
 import jsonschema_rs
 
-from glimpse.domain.lifecycle import STATUSES
+from glimpse.domain.lifecycle import (
+    LEASE_PROPERTY,
+    STAGE_HOST_PROPERTY,
+    STAGED_PROPERTY,
+    STATUSES,
+    TASK_LEASE_PROPERTY,
+)
 from glimpse.errors import BadRequest
 
 Schema = dict[str, Any]
@@ -24,9 +30,9 @@ READ_ONLY = frozenset({
 RESERVED = frozenset({"location", "deleted", "deleted_at"})
 RESERVED_PREFIX = "os_glance"
 # Marks of the service on an image that are nobody else's business.
-HIDDEN_PROPERTIES = frozenset(
-    {"os_glance_stage_host", "os_glance_hash_op_host", "os_glance_upload_lease", "os_glance_location_lease"}
-)
+HIDDEN_PROPERTIES = frozenset({
+    STAGE_HOST_PROPERTY, "os_glance_hash_op_host", LEASE_PROPERTY, TASK_LEASE_PROPERTY, STAGED_PROPERTY,
+})  # fmt: skip
 
 
 def base_properties(container_formats: Sequence[str], disk_formats: Sequence[str]) -> dict[str, Schema]:

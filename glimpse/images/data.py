@@ -34,6 +34,7 @@ from glimpse.errors import (
 )
 from glimpse.images.leases import RENEW, Lease, Leases, parse
 from glimpse.images.passage import Passage, over_cap
+from glimpse.images.staging import STAGING, Staging
 from glimpse.notifications import Notifications, stores_of_import
 from glimpse.settings import Settings
 from glimpse.stores.driver import Reader, Stored
@@ -60,6 +61,7 @@ class ImageData:
     stores: Stores
     notifications: Notifications
     quotas: Quotas
+    staging: Staging
     leases: Leases = field(default_factory=Leases)
 
     # --- upload ------------------------------------------------------------------------------------------------------
@@ -83,15 +85,15 @@ class ImageData:
             self.notifications.tell("image.update", image)
             backend = {"backend": store.id} if self.stores.multi else {}
             self.notifications.tell("image.prepare", image, **stores_of_import(image), **backend)
-            renewal = asyncio.create_task(self._renew(image_id, lease))
+            renewal = asyncio.create_task(self.renew(image_id, lease))
             try:
-                room = None if reservation is None or size is not None else self._room(reservation)
+                room = None if reservation is None or size is not None else self.room(reservation)
                 passage = Passage(self.settings, image, size, room, renewal)
                 async with contextlib.aclosing(passage.through(blocks)) as stream:
                     stored = await store.store.put(image_id, stream, size)
             except BaseException as error:
                 self._tell_failure(image, error)
-                await asyncio.shield(self._put_back(image, lease))
+                await asyncio.shield(self.put_back(image, lease))
                 raise
             try:
                 await asyncio.shield(self._finish(image, lease, store, stored, passage))
@@ -148,23 +150,23 @@ class ImageData:
 
         return self.quotas.write(work)
 
-    def _room(self, reservation: Reservation) -> Callable[[int], Awaitable[None]]:
+    def room(self, reservation: Reservation) -> Callable[[int], Awaitable[None]]:
         """Lets an upload of unknown size have so many bytes altogether; raises `TooLarge` where they do not fit."""
 
         async def room(size: int) -> None:
             nonlocal reservation
             if size > reservation.size:
-                reservation = await self._insist(self.quotas.extend, reservation, size)
+                reservation = await self.insist(self.quotas.extend, reservation, size)
 
         return room
 
-    async def _renew(self, image_id: str, lease: Lease) -> None:
+    async def renew(self, image_id: str, lease: Lease) -> None:
         """Says from time to time that the upload is alive; ends when the image was deleted or taken over."""
 
         def work(connection: Connection) -> bool:
             text = lease.text()
             mine = images.replace_property(connection, image_id, LEASE_PROPERTY, text, text, lifecycle.now())
-            return mine and images.is_in(connection, image_id, "saving")
+            return mine and images.is_in(connection, image_id, status_under(lease))
 
         while True:
             await asyncio.sleep(RENEW)
@@ -178,13 +180,13 @@ class ImageData:
         text = f"Failed to upload image data for image {image.id} due to {why}"
         self.notifications.tell("image.upload", text, "ERROR")
 
-    async def _put_back(self, image: Image, lease: Lease) -> None:
+    async def put_back(self, image: Image, lease: Lease) -> None:
         try:
             released = await self.database.run(self.database.write, lambda c: self._release(c, image.id, lease))
         except Conflict:
             LOG.info("image %s is in other hands", image.id)
         except Unavailable:
-            LOG.warning("image %s stays in saving until the database is back", image.id)
+            LOG.warning("image %s stays in %s until the database is back", image.id, status_under(lease))
         else:
             if released:
                 queued = image.with_(status="queued", size=None, virtual_size=None, updated_at=lifecycle.now())
@@ -205,7 +207,7 @@ class ImageData:
             images.add_location(connection, image_id, location, now)
 
         try:
-            await self._insist(self.database.write, work)
+            await self.insist(self.database.write, work)
         except Conflict as error:
             # Perhaps the commit had happened, and only its answer was lost.
             if not await self.database.run(
@@ -220,11 +222,11 @@ class ImageData:
         self.notifications.tell("image.update", done)
 
     async def _undo(self, image_id: str, lease: Lease, location: Location) -> None:
-        if await self.database.run(self.database.write, lambda c: self._give_up(c, image_id, lease)):
+        if await self.database.run(self.database.write, lambda c: self.give_up(c, image_id, lease)):
             await self._erase_one(location)
         # Else somebody took over, and what is there now is theirs.
 
-    def _give_up(self, connection: Connection, image_id: str, lease: Lease) -> bool:
+    def give_up(self, connection: Connection, image_id: str, lease: Lease) -> bool:
         """Drop the mark of an upload whose image is deleted; tells whether it still was this upload's."""
         try:
             images.drop_property(connection, image_id, LEASE_PROPERTY, lease.text())
@@ -233,7 +235,7 @@ class ImageData:
         self.quotas.release(connection, image_id)
         return True
 
-    async def _insist(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def insist(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Gigabytes have arrived: a database that is away for a moment shall not cost them."""
         deadline = asyncio.get_running_loop().time() + FINISH_FOR
         while True:
@@ -316,6 +318,15 @@ class ImageData:
 
     # --- erase -------------------------------------------------------------------------------------------------------
 
+    async def erase_image(self, image: Image) -> None:
+        """Remove the bytes of a deleted image, also those that are in staging."""
+        await self.erase(image.locations)
+        if image.status in ("uploading", "importing"):
+            try:
+                await self.staging.discard(image.id)
+            except GlimpseError as error:
+                LOG.warning("staged bytes of image %s stay for now: %s", image.id, error.message)
+
     async def erase(self, locations: Iterable[Location]) -> None:
         """Remove the bytes of deleted images; what a store refuses now, the scrubber tries again."""
         for location in locations:
@@ -361,15 +372,23 @@ class ImageData:
             lease = parse(text)
             if lease is None or self.leases.is_alive(lease, renewed, lifecycle.now()):
                 continue
-            store = self.stores.get(lease.store)
-            if store is None:
+            discard = self._way_to_discard(lease.store)
+            if discard is None:
                 LOG.warning(
                     "image %s: its killed upload went to store %s, which is not configured", image_id, lease.store
                 )
                 continue
-            await self._recover(image_id, text, lease, store)
+            await self._recover(image_id, text, lease, discard)
+        await self.staging.sweep(self.database)
 
-    async def _recover(self, image_id: str, text: str, dead: Lease, store: ConfiguredStore) -> None:
+    def _way_to_discard(self, store_id: str) -> Callable[[str], Awaitable[None]] | None:
+        """How unfinished bytes of an image are removed from where a lease says that they are."""
+        if store_id == STAGING:
+            return self.staging.discard
+        store = self.stores.get(store_id)
+        return None if store is None else store.store.discard
+
+    async def _recover(self, image_id: str, text: str, dead: Lease, discard: Callable[[str], Awaitable[None]]) -> None:
         mine = self.leases.take(dead.store)
 
         def claim(connection: Connection) -> bool:
@@ -379,9 +398,9 @@ class ImageData:
             if not await self.database.run(self.database.write, claim):
                 return  # another process was quicker
             try:
-                await store.store.discard(image_id)
+                await discard(image_id)
             except GlimpseError as error:  # one store that is away must not keep the others' images
-                LOG.warning("image %s waits for store %s: %s", image_id, store.id, error.message)
+                LOG.warning("image %s waits for store %s: %s", image_id, dead.store, error.message)
                 return
             released = await self.database.run(self.database.write, lambda c: self._release(c, image_id, mine))
             if released:
@@ -402,10 +421,15 @@ class ImageData:
         images.drop_property(connection, image_id, LEASE_PROPERTY, lease.text())
         self.quotas.release(connection, image_id)
         try:
-            images.set_status(connection, image_id, "saving", "queued", lifecycle.now())
+            images.set_status(connection, image_id, status_under(lease), "queued", lifecycle.now())
         except Conflict:
             return False
         return True
+
+
+def status_under(lease: Lease) -> str:
+    """The status of an image while its bytes come in under this lease."""
+    return "uploading" if lease.store == STAGING else "saving"
 
 
 @dataclass(frozen=True, slots=True)

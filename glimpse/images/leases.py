@@ -32,11 +32,15 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One running upload, or other work. `store` is the id of the store that may hold unfinished bytes, "" for none."""
+    """One running upload, or other work. `store` is the id of the store that may hold unfinished bytes, "" for none.
+
+    `attempt` counts the processes that had the work so far, this one among them.
+    """
 
     process: Process
     store: str
     token: str
+    attempt: int = 1
 
     def text(self) -> str:
         """As the database keeps it."""
@@ -50,9 +54,9 @@ class Leases:
         self._me = this_process()
         self._running: set[str] = set()
 
-    def take(self, store: str) -> Lease:
+    def take(self, store: str, attempt: int = 1) -> Lease:
         """A new lease of this process."""
-        lease = Lease(self._me, store, secrets.token_hex(8))
+        lease = Lease(self._me, store, secrets.token_hex(8), attempt)
         self._running.add(lease.token)
         return lease
 
@@ -62,19 +66,26 @@ class Leases:
 
     def is_alive(self, lease: Lease, renewed: datetime | None, now: datetime) -> bool:
         """Whether somebody still works under this lease."""
+        known = self.knows(lease)
+        if known is not None:
+            return known
+        return renewed is not None and (now - renewed).total_seconds() < STALE
+
+    def knows(self, lease: Lease) -> bool | None:
+        """Whether somebody works under this lease, as far as it can be seen from here; None for another machine's."""
         there = lease.process
         if there == self._me:
             return lease.token in self._running
         if (there.host, there.boot, there.namespace) == (self._me.host, self._me.boot, self._me.namespace):
             return _start_of(there.pid) == there.started
-        return renewed is not None and (now - renewed).total_seconds() < STALE
+        return None
 
 
 def parse(text: str) -> Lease | None:
     """A lease as the database keeps it; None when the text is none of ours."""
     try:
         values = json.loads(text)
-        return Lease(Process(**values["process"]), values["store"], values["token"])
+        return Lease(Process(**values["process"]), values["store"], values["token"], int(values.get("attempt", 1)))
     except (ValueError, TypeError, KeyError):
         return None
 

@@ -12,25 +12,52 @@ from glimpse.domain.record import Image
 from glimpse.errors import Gone, SizeMismatch, TooLarge
 from glimpse.settings import Settings
 
+Room = Callable[[int], Awaitable[None]]
+
 INLINE = 64 * 1024  # bytes; a thread costs more than hashing so little
 
 
-class Passage:
-    """One upload on its way into a store: counted, hashed, inspected."""
+class Counted:
+    """Bytes on their way: as many as were announced, as the cap and the quota allow, and for somebody."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        image: Image,
-        size: int | None,
-        room: Callable[[int], Awaitable[None]] | None,
-        alive: asyncio.Task[None],
-    ) -> None:
-        """`room` is asked before so many bytes in all go on; `alive` ends when the upload is nobody's any more."""
-        self._cap = settings.image_size_cap
+    def __init__(self, cap: int, size: int | None, room: Room | None, alive: asyncio.Task[Any]) -> None:
+        """`room` is asked before so many bytes in all go on; `alive` ends when the work is nobody's any more."""
+        self._cap = cap
         self._expected = size
         self._room = room
         self._alive = alive
+        self.size = 0
+
+    async def through(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """The same blocks. Raises `SizeMismatch`, `TooLarge`, `Gone`."""
+        async for block in blocks:
+            await self._count(len(block))
+            yield block
+        self._check_end()
+
+    async def _count(self, length: int) -> None:
+        self.size += length
+        if self.size > self._cap:
+            raise over_cap(self._cap)
+        if self._expected is not None and self.size > self._expected:
+            raise SizeMismatch(f"The image data has more than the {self._expected} bytes that were announced.")
+        if self._alive.done():
+            raise Gone("The image was deleted during its upload.")
+        if self._room is not None:
+            await self._room(self.size)
+
+    def _check_end(self) -> None:
+        if self._expected is not None and self.size != self._expected:
+            raise SizeMismatch(f"The image data has {self.size} bytes, but {self._expected} were announced.")
+
+
+class Passage(Counted):
+    """Bytes on their way into stores: counted, hashed, inspected."""
+
+    def __init__(
+        self, settings: Settings, image: Image, size: int | None, room: Room | None, alive: asyncio.Task[Any]
+    ) -> None:
+        super().__init__(settings.image_size_cap, size, room, alive)
         self._algorithm = settings.hashing_algorithm
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._hash = hashlib.new(self._algorithm, usedforsecurity=False)
@@ -40,7 +67,6 @@ class Passage:
             self._inspector = ContentInspector(
                 image.disk_format or "", formats.require_match, formats.gpt_checks_nonfatal
             )
-        self._size = 0
         self._virtual_size: int | None = None
 
     async def through(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
@@ -50,9 +76,7 @@ class Passage:
         store never publishes what is refused.
         """
         async for block in blocks:
-            self._count(len(block))
-            if self._room is not None:
-                await self._room(self._size)
+            await self._count(len(block))
             work = [self._md5.update, self._hash.update, *([self._inspector.feed] if self._inspector else [])]
             if len(block) <= INLINE:
                 for step in work:
@@ -66,19 +90,9 @@ class Passage:
                 await asyncio.wait(steps)
             for finished in steps:
                 finished.result()
-        if self._expected is not None and self._size != self._expected:
-            raise SizeMismatch(f"The image data has {self._size} bytes, but {self._expected} were announced.")
+        self._check_end()
         if self._inspector is not None:
             self._virtual_size = await asyncio.to_thread(self._inspector.conclude)
-
-    def _count(self, length: int) -> None:
-        self._size += length
-        if self._size > self._cap:
-            raise over_cap(self._cap)
-        if self._expected is not None and self._size > self._expected:
-            raise SizeMismatch(f"The image data has more than the {self._expected} bytes that were announced.")
-        if self._alive.done():
-            raise Gone("The image was deleted during its upload.")
 
     def hexdigest(self) -> str:
         """The hash of all that passed."""

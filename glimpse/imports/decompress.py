@@ -30,6 +30,11 @@ MAGIC = 16  # bytes that tell all formats apart
 LONGEST_TAIL = 512 << 10  # bytes behind the member of a zip archive: its name twice, its comments
 
 
+def is_compressed(head: bytes) -> bool:
+    """Whether data that begins with these bytes, at least `MAGIC`, is compressed. Raises `UnsupportedMediaType`."""
+    return _decoder_for(head) is not None
+
+
 async def decompressed(blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """The bytes that are inside, in blocks of 1 MiB, or `blocks` themselves where they are not compressed.
 

@@ -72,7 +72,7 @@ def test_every_error_has_a_status_and_a_line_in_the_tree() -> None:
 
 def test_the_architecture_page_is_short_and_names_every_module() -> None:
     page = (ROOT / "ARCHITECTURE.md").read_text()
-    assert len(page.splitlines()) <= 250
+    assert len(page.splitlines()) <= 300
     for path in SOURCES:
         if path.name != "__init__.py" and "versions" not in path.parts:
             assert path.name in page, f"ARCHITECTURE.md does not say what {path.relative_to(ROOT)} is"

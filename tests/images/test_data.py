@@ -27,6 +27,7 @@ from glimpse.errors import BadRequest, Conflict, Gone, NotFound, SizeMismatch, T
 from glimpse.images.data import ImageData
 from glimpse.images.leases import STALE, Lease, Leases, parse, this_process
 from glimpse.images.manage import Records
+from glimpse.images.staging import Staging
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings, load
 from glimpse.stores.conformance import BrokenOff
@@ -71,7 +72,9 @@ def noted(settings: Settings) -> Noted:
 @pytest.fixture
 def data(settings: Settings, database: Database, noted: Noted) -> ImageData:
     policy, stores = Policy(settings.conf), open_stores(settings)
-    return ImageData(settings, database, policy, stores, noted, Quotas(database, 0, None))
+    return ImageData(
+        settings, database, policy, stores, noted, Quotas(database, 0, None), Staging(settings.imports, stores)
+    )
 
 
 @pytest.fixture

@@ -1,0 +1,280 @@
+"""The steps of an image's import, each safe to run again (see `plan`)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from glimpse.access.quota import MIB, Quotas, Reservation
+from glimpse.db import images
+from glimpse.db.engine import Connection, Database
+from glimpse.domain.context import Context
+from glimpse.domain.import_request import COPY, DIRECT, WEB, ImportRequest
+from glimpse.domain.record import Image, Location
+from glimpse.errors import GlimpseError, NotFound, Unavailable
+from glimpse.images.data import ImageData
+from glimpse.images.passage import Counted, Passage
+from glimpse.images.staging import Staging
+from glimpse.imports.convert import convert
+from glimpse.imports.decompress import MAGIC, decompressed, is_compressed
+from glimpse.imports.plan import Work
+from glimpse.imports.tee import put_in_all
+from glimpse.notifications import Notifications, stores_of_import
+from glimpse.settings import Settings
+from glimpse.stores.driver import Reader
+from glimpse.stores.registry import ConfiguredStore, Stores
+from glimpse.stores.web import WebClient
+
+SYSTEM = Context(is_admin=True)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the steps work with."""
+
+    settings: Settings
+    database: Database
+    stores: Stores
+    staging: Staging
+    data: ImageData
+    quotas: Quotas
+    notifications: Notifications
+    web: WebClient
+
+    async def image(self, work: Work) -> Image:
+        """The image as it is now. Raises `NotFound`."""
+        return await self.database.run(self.database.read, lambda c: images.get(c, work.image_id, SYSTEM))
+
+
+@dataclass(frozen=True)
+class Order:
+    """One import: what was asked for, and the stores it goes to."""
+
+    parts: Parts
+    request: ImportRequest
+    targets: Sequence[ConfiguredStore]
+
+    @property
+    def decompresses(self) -> bool:
+        """Whether compressed bytes are stored as what is in them."""
+        return "image_decompression" in self.parts.settings.imports.plugins and self.request.method != COPY
+
+    async def source(self, work: Work, image: Image) -> Reader:
+        """The bytes to import. Raises `NotFound`, `Unavailable`, and whatever else a place answers."""
+        match self.request.method:
+            case "glance-direct":
+                return await self.parts.staging.open(image)
+            case "web-download":
+                return await self.parts.web.open(self.request.uri)
+            case "copy-image":
+                return await self._stored(image)
+        raise NotFound(f"The import method {self.request.method} is not known here.")
+
+    async def _stored(self, image: Image) -> Reader:
+        failure: GlimpseError = NotFound("No store has the bytes of the image.")
+        for location in self.parts.stores.by_weight(image.locations):
+            store = self.parts.stores.holding(location)
+            if store is None:
+                continue
+            try:
+                return await store.store.open(location.url)
+            except GlimpseError as error:
+                failure = error
+        raise failure
+
+    async def blocks(self, image: Image, reader: Reader) -> AsyncGenerator[bytes, None]:
+        """The bytes of a source as they are to be stored, about 1 MiB at a time."""
+        stream = reader.stream(0, None)
+        if self.decompresses and image.container_format != "compressed":
+            stream = decompressed(stream)
+        async for block in stream:
+            yield block
+
+
+@dataclass(frozen=True)
+class Admit:
+    """Whether the project may have so much more; a reservation, where it has limits (spec 6.2)."""
+
+    order: Order
+    name = "admit"
+
+    async def run(self, work: Work) -> None:
+        parts, method = self.order.parts, self.order.request.method
+        image = await parts.image(work)
+        account = await parts.quotas.run(parts.quotas.account, image.owner)
+        size = image.size if method in (DIRECT, COPY) and not self.order.decompresses else None
+        in_all = None if size is None else size * len(self.order.targets)
+        staged = None if method == DIRECT else (image.size or 0 if method == COPY else 0)
+
+        def admit(connection: Connection) -> Reservation | None:
+            account.take_turn(connection)
+            return account.admit_import(connection, work.image_id, in_all, staged)
+
+        reservation = await parts.quotas.run(parts.quotas.write, admit)
+        work.room = None if reservation is None or in_all is not None else parts.data.room(reservation)
+
+    async def undo(self, work: Work) -> None:
+        """The end of the task releases what was reserved."""
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Bytes into a file of this machine, for a step that cannot work on a stream."""
+
+    order: Order
+    name = "fetch"
+
+    async def run(self, work: Work) -> None:
+        parts = self.order.parts
+        image = await parts.image(work)
+        staged = parts.staging.file(work.image_id)
+        if self.order.request.method == DIRECT and not parts.staging.is_shared and not await self._is_packed(image):
+            work.file = staged
+            return
+        fetched = parts.staging.file(work.image_id, "fetched")
+        if not fetched.exists():  # else a process that died had it whole
+            reader = await self.order.source(work, image)
+            try:
+                counted = Counted(parts.settings.image_size_cap, None, None, work.alive)
+                blocks = counted.through(progress(work, "Fetched", self.order.blocks(image, reader)))
+                async with contextlib.aclosing(blocks) as stream:
+                    await parts.staging.keep_file(work.image_id, "fetched", stream, None)
+            finally:
+                await reader.close()
+        work.file = fetched
+
+    async def _is_packed(self, image: Image) -> bool:
+        if not self.order.decompresses or image.container_format == "compressed":
+            return False
+        reader = await self.order.parts.staging.open(image)
+        try:
+            return is_compressed(b"".join([block async for block in reader.stream(0, MAGIC)]))
+        finally:
+            await reader.close()
+
+    async def undo(self, work: Work) -> None:
+        await self.order.parts.staging.discard_made(work.image_id)
+
+
+@dataclass(frozen=True)
+class Convert:
+    """From one disk format to another, by qemu-img."""
+
+    order: Order
+    name = "convert"
+
+    async def run(self, work: Work) -> None:
+        parts = self.order.parts
+        image = await parts.image(work)
+        assert work.file is not None
+        target = parts.staging.file(work.image_id, "converted")
+        converted = await convert(work.file, target, image.disk_format or "", parts.settings)
+        if converted.path == target:
+            work.facts |= {"disk_format": converted.disk_format, "container_format": "bare"}
+        work.file = converted.path
+
+    async def undo(self, work: Work) -> None:
+        await self.order.parts.staging.discard_made(work.image_id)
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """Bytes into the stores, all of them at once: counted, hashed and inspected on the way."""
+
+    order: Order
+    name = "ingest"
+
+    async def run(self, work: Work) -> None:
+        parts = self.order.parts
+        image = (await parts.image(work)).with_(**work.facts)
+        await self.undo(work)  # what a process that died has left
+        reader = await self._source(work, image)
+        try:
+            size = self._size(image, reader, work)
+            for store in self.order.targets:
+                self._tell_prepare(image, store)
+            passage = Passage(parts.settings, image, size, self._room(work), work.alive)
+            blocks = self.order.blocks(image, reader) if work.file is None else reader.stream(0, None)
+            checked = self._promised(image, passage.through(progress(work, "Copied", blocks)))
+            async with contextlib.aclosing(checked) as stream:
+                stored, failures = await put_in_all(
+                    self.order.targets, work.image_id, stream, size, self.order.request.must_succeed
+                )
+        finally:
+            await reader.close()
+        if not stored:
+            raise next(iter(failures.values()))
+        work.failed = list(failures)
+        for name, one in stored.items():
+            metadata = {**one.metadata, **({"store": name} if parts.stores.multi else {})}
+            work.locations.append(Location(one.url, metadata))
+            work.facts |= {"size": one.size}
+        if self.order.request.method != COPY:
+            work.facts |= passage.facts()
+
+    async def _source(self, work: Work, image: Image) -> Reader:
+        if work.file is not None:
+            return await self.order.parts.staging.open_file(work.file)
+        return await self.order.source(work, image)
+
+    def _size(self, image: Image, reader: Reader, work: Work) -> int | None:
+        """How many bytes are to come; None where nobody knows."""
+        if work.file is not None:
+            return reader.size
+        if self.order.decompresses:
+            return None
+        if self.order.request.method == WEB:
+            return reader.size
+        if image.size is not None and reader.size not in (None, image.size):
+            raise Unavailable("Where the bytes are, there are not as many as the image has.")
+        return image.size
+
+    def _room(self, work: Work) -> Callable[[int], Awaitable[None]] | None:
+        room, copies = work.room, len(self.order.targets)
+        if room is None:
+            return None
+
+        async def for_all(size: int) -> None:
+            await room(size * copies)
+
+        return for_all
+
+    async def _promised(self, image: Image, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """A copy has to be what the record says, before a store publishes it."""
+        if self.order.request.method != COPY or image.checksum is None:
+            async for block in blocks:
+                yield block
+            return
+        md5 = hashlib.md5(usedforsecurity=False)
+        async for block in blocks:
+            md5.update(block)
+            yield block
+        if md5.hexdigest() != image.checksum:
+            raise Unavailable("The bytes that were read are not those of the image.")
+
+    def _tell_prepare(self, image: Image, store: ConfiguredStore) -> None:
+        backend = {"backend": store.id} if self.order.parts.stores.multi else {}
+        self.order.parts.notifications.tell("image.prepare", image, **stores_of_import(image), **backend)
+
+    async def undo(self, work: Work) -> None:
+        holding: set[str] = set()
+        with contextlib.suppress(NotFound):  # deleted
+            image = await self.order.parts.image(work)
+            places = (self.order.parts.stores.holding(location) for location in image.locations)
+            holding = {place.id for place in places if place is not None}
+        for store in self.order.targets:
+            if store.id not in holding and store.store.facts.writable:
+                await store.store.discard(work.image_id)
+        work.locations.clear()
+
+
+async def progress(work: Work, verb: str, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, Any]:
+    """The same blocks; the task's message says how many have passed."""
+    size = 0
+    async for block in blocks:
+        size += len(block)
+        work.said = f"{verb} {size // MIB} MiB"
+        yield block
