@@ -17,6 +17,7 @@ from glimpse.access.protection import Protection
 from glimpse.access.quota import Quotas
 from glimpse.access.waiting import WaitingThreads
 from glimpse.api import openapi, wire
+from glimpse.api.cache import CacheCalls
 from glimpse.api.cors import Cors
 from glimpse.api.image_data import ImageDataCalls, whole_body
 from glimpse.api.image_parts import ImagePartCalls
@@ -29,10 +30,13 @@ from glimpse.api.operator import OperatorCalls, published, unexpected
 from glimpse.api.routes import Calls, Route, Router
 from glimpse.api.tasks import TaskCalls
 from glimpse.api.wire import Reply, Request
+from glimpse.cache.copies import Cache
+from glimpse.cache.ledger import prepare
 from glimpse.db.engine import Database
 from glimpse.domain.record import Task
 from glimpse.domain.schema import ImageSchema
 from glimpse.errors import BadRequest, GlimpseError, NotImplementedMethod, SettingsError
+from glimpse.images.caching import Caching
 from glimpse.images.data import ImageData
 from glimpse.images.locations import Locations
 from glimpse.images.manage import Records
@@ -84,6 +88,8 @@ def lay_foundation(settings: Settings) -> Foundation:
     Database(settings.database, settings.record_threads).close()
     check_notifications(settings)
     check_conversion(settings)
+    if settings.cache.directory:
+        prepare(settings.cache)
     formats, extra = settings.formats, settings.image_schema
     try:
         schema = ImageSchema(formats.container_formats, formats.disk_formats, extra.properties, extra.required)
@@ -107,7 +113,9 @@ class Application:
             settings, database, policy, foundation.schema, foundation.protection, stores, notifications, quotas
         )
         self._staging = staging = Staging(settings.imports, stores)
-        self._data = data = ImageData(settings, database, policy, stores, notifications, quotas, staging)
+        cache = Cache(settings.cache, database) if settings.cache.directory else None
+        self._caching = Caching(settings.cache, database, policy, stores, cache)
+        self._data = data = ImageData(settings, database, policy, stores, notifications, quotas, staging, cache)
         web_filter = UriFilter(settings.uri_filter)
         self._scrubber = Scrubber(settings, database, stores)
         locations = Locations(settings, database, policy, stores, self._scrubber, notifications, web_filter)
@@ -126,6 +134,7 @@ class Application:
         self._operator = OperatorCalls(settings, published(foundation.schema))
         image_calls = ImageCalls(settings, records, stores)
         self._calls = Calls(
+            cache=CacheCalls(self._caching),
             images=image_calls,
             image_data=ImageDataCalls(settings, database, records, data, image_calls),
             image_parts=ImagePartCalls(records, Sharing(settings, database, policy, notifications)),
@@ -156,6 +165,7 @@ class Application:
             asyncio.create_task(self._data.keep_sweeping()),
             asyncio.create_task(self._scrubber.keep_scrubbing()),
             asyncio.create_task(self._engine.keep_looking()),
+            asyncio.create_task(self._caching.keep_house()),
         ]
         if self._broker is not None:
             self._sweepers.append(asyncio.create_task(self._broker.start(self._engine.take, self._engine.room)))
@@ -168,6 +178,7 @@ class Application:
         if self._broker is not None:
             await self._broker.stop()
         await self._engine.stop()
+        await self._caching.stop()
         self._identity.close()
         self._quotas.close()
         await asyncio.to_thread(self._notifications.stop)

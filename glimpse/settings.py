@@ -16,6 +16,7 @@ import ipaddress
 import json
 import os
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,9 @@ class ImportSettings:
 class CacheSettings:
     """`image_cache_*`: copies of image bytes on this node. `directory` is "" where there is no cache.
 
-    `serves` tells whether downloads are answered from it (a flavor with caching). Size in bytes, time in seconds.
+    `serves` tells whether downloads are answered from it (a flavor with caching), `management` whether the older calls
+    are there (cachemanagement). `node` is the URL by which the database knows this node. Size in bytes, time in
+    seconds.
     """
 
     directory: str
@@ -134,6 +137,7 @@ class CacheSettings:
     driver: str
     max_size: int
     stall_time: int
+    node: str
 
 
 @dataclass(frozen=True)
@@ -454,6 +458,8 @@ def _cache(conf: cfg.ConfigOpts, default: Mapping[str, Any], flavor: str) -> Cac
         driver=default["image_cache_driver"],
         max_size=default["image_cache_max_size"],
         stall_time=default["image_cache_stall_time"],
+        # Not public_endpoint: behind a balancer all nodes have the same, and would forget each other's copies.
+        node=default["worker_self_reference_url"] or f"http://{socket.gethostname()}:{default['bind_port']}",
     )
 
 

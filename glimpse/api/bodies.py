@@ -42,6 +42,15 @@ _STORE_IN_DETAIL: Schema = {
     "required": ["id", "type", "weight", "properties"],
 }
 
+_COPY: Schema = {
+    "type": "object",
+    "properties": {
+        "image_id": _TEXT, "hits": _COUNT, "size": _COUNT, "last_accessed": {"type": "number"},
+        "last_modified": {"type": "number"}, "id": _COUNT, "checksum": _TEXT_OR_NULL,
+    },
+    "required": ["image_id", "hits", "size", "last_accessed", "last_modified"],
+}  # fmt: skip
+
 BODIES: Mapping[str, Schema] = {
     "new_member": _all(member={"type": "string", "minLength": 1, "maxLength": 255}),
     "member_status": _all(status={"type": "string", "enum": list(MEMBER_STATUSES)}),
@@ -72,6 +81,13 @@ BODIES: Mapping[str, Schema] = {
     "usage": _all(
         usage={"type": "object", "additionalProperties": _all(usage=_COUNT, limit={"type": "integer", "minimum": -1})}
     ),
+    "cache": _all(cached_images=_list(_COPY), queued_images=_list(_TEXT)),
+    "cached_images": _all(cached_images=_list(_COPY)),
+    "queued_images": _all(queued_images=_list(_TEXT)),
+    "nodes": _list(_TEXT),
+    "pruned": _all(total_files_pruned=_COUNT, total_bytes_pruned=_COUNT),
+    "deleted": _all(num_deleted=_COUNT),
+    "null": {"type": "null"},
     "resource_types": _all(resource_types=_list(_all(name=_TEXT, created_at=_TEXT))),
     "json_schema": {"type": "object"},
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from glimpse.api.cache import CacheCalls
 from glimpse.api.image_data import ImageDataCalls
 from glimpse.api.image_list import LIST_PARAMETERS
 from glimpse.api.image_parts import ImagePartCalls
@@ -36,6 +37,7 @@ from glimpse.errors import MethodNotAllowed, NotFound
 class Calls:
     """Everything that has handlers."""
 
+    cache: CacheCalls
     images: ImageCalls
     image_data: ImageDataCalls
     image_parts: ImagePartCalls
@@ -160,6 +162,36 @@ ROUTES: tuple[Route, ...] = (
           about="Show a task", answer="task"),
     Route("DELETE", "/v2/tasks/{task_id}", "tasks_api_access", "2.2", lambda calls: calls.tasks.delete,
           about="Not possible: tasks go when their time is over", success=405),
+    Route("GET", "/v2/cache", "cache_list", "2.14", lambda calls: calls.cache.state,
+          about="List the images in this node's cache, and those that are to be fetched into it", answer="cache"),
+    Route("DELETE", "/v2/cache", "cache_delete", "2.14", lambda calls: calls.cache.clear,
+          about="Empty the cache and its queue, or one of them (header x-image-cache-clear-target: cache, queue)"),
+    Route("POST", "/v2/cache/clean", "cache_clean", "2.18", lambda calls: calls.cache.clean, success=200,
+          about="Remove copies that are invalid, or were not filled to their end and stall"),
+    Route("POST", "/v2/cache/prune", "cache_prune", "2.18", lambda calls: calls.cache.prune, success=200,
+          about="Remove copies that nobody has asked for the longest, until the cache is no larger than it may be",
+          answer="pruned"),
+    Route("PUT", "/v2/cache/{image_id}", "cache_image", "2.14", data=lambda calls: calls.cache.queue,
+          about="Fetch an image into the cache", success=202),
+    Route("DELETE", "/v2/cache/{image_id}", "cache_delete", "2.14", lambda calls: calls.cache.remove,
+          about="Remove an image from the cache and its queue"),
+    Route("GET", "/v2/cache/nodes/{image_id}", "list_cached_nodes", "2.18", lambda calls: calls.cache.nodes,
+          about="List the nodes that hold a copy of an image", answer="nodes"),
+    Route("GET", "/v2/cached_images", "manage_image_cache", "2.0", lambda calls: calls.cache.cached_images,
+          about="List the images in the cache (older call, as all on cached_images and queued_images)",
+          answer="cached_images"),
+    Route("DELETE", "/v2/cached_images", "manage_image_cache", "2.0", lambda calls: calls.cache.drop_all,
+          about="Empty the cache", answer="deleted", success=200),
+    Route("DELETE", "/v2/cached_images/{image_id}", "manage_image_cache", "2.0", lambda calls: calls.cache.drop,
+          about="Remove an image from the cache", answer="null", success=200),
+    Route("GET", "/v2/queued_images", "manage_image_cache", "2.0", lambda calls: calls.cache.queued_images,
+          about="List the images that are to be fetched into the cache", answer="queued_images"),
+    Route("DELETE", "/v2/queued_images", "manage_image_cache", "2.0", lambda calls: calls.cache.unqueue_all,
+          about="Fetch no image into the cache any more", answer="deleted", success=200),
+    Route("PUT", "/v2/queued_images/{image_id}", "manage_image_cache", "2.0", lambda calls: calls.cache.queue_unseen,
+          about="Fetch an image into the cache", answer="null", success=200),
+    Route("DELETE", "/v2/queued_images/{image_id}", "manage_image_cache", "2.0", lambda calls: calls.cache.unqueue,
+          about="Do not fetch an image into the cache any more", answer="null", success=200),
     *(Route("GET", f"/v2/schemas/{name}", "", since, _schema(name), about=f"Show the JSON Schema of {name}",
             answer="json_schema")
       for name, since in SCHEMAS.items()),

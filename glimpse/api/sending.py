@@ -15,12 +15,11 @@ import select
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from io import FileIO
 
 from aiohttp import web
 
 from glimpse.api.wire import CUT_OFF, REQUEST_ID, SENT
-from glimpse.stores.driver import FileReader, Reader
+from glimpse.stores.driver import FileReader, GrowingReader, Reader
 
 NICENESS = 5  # of the sending threads: records first
 BURST = 64 << 20  # bytes at a time for a single download; many at once share the thread in shorter turns
@@ -47,10 +46,9 @@ async def send(
     response.content_length = length
     await response.prepare(request)
     try:
-        if isinstance(reader, FileReader) and length:
-            await _send_file(request, reader.file, offset, length)
-        else:
-            await _send_stream(request, response, reader, offset, length)
+        in_file = await _send_file(request, reader, offset, length) if isinstance(reader, FileReader) and length else 0
+        if in_file < length or not length:
+            await _send_stream(request, response, reader, offset + in_file, length - in_file)
     except Exception as error:
         request[CUT_OFF] = True
         if request.transport is not None and not isinstance(error, _CLIENT_GONE):
@@ -65,17 +63,19 @@ async def send(
 async def _send_stream(
     request: web.BaseRequest, response: web.StreamResponse, reader: Reader, offset: int, length: int
 ) -> None:
-    sent = 0
+    sent, before = 0, request.get(SENT, 0)
     async for block in reader.stream(offset, length):
         await response.write(block)
         sent += len(block)
-        request[SENT] = sent
+        request[SENT] = before + sent
     if sent != length:
         raise EOFError(f"the store gave {sent} of {length} bytes")
 
 
-async def _send_file(request: web.BaseRequest, file: FileIO, offset: int, length: int) -> None:
+async def _send_file(request: web.BaseRequest, reader: FileReader, offset: int, length: int) -> int:
+    """How much of it could be sent from the file: all, but for one that turns out not to get the rest."""
     global _running
+    file, growing = reader.file, reader if isinstance(reader, GrowingReader) else None
     transport = request.transport
     if transport is None:
         raise ConnectionResetError("the client went away")
@@ -89,7 +89,10 @@ async def _send_file(request: web.BaseRequest, file: FileIO, offset: int, length
     _running += 1
     try:
         while offset < end:
-            stop = min(end, offset + max(BURST // _running, SMALLEST_BURST))
+            there = min(end, await growing.beyond(offset)) if growing is not None else end
+            if there <= offset:
+                break
+            stop = min(there, offset + max(BURST // _running, SMALLEST_BURST))
             after = await _in_sender(sender, connection, file.fileno(), offset, stop)
             if after == offset:
                 await _writable(connection)
@@ -98,6 +101,7 @@ async def _send_file(request: web.BaseRequest, file: FileIO, offset: int, length
     finally:
         _running -= 1
         os.close(connection)
+    return offset - begin
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The records: images, where their bytes are, with whom they are shared, tasks. Frozen; a change makes a new one."""
+"""The records: images, where their bytes are, their copies, with whom they are shared, tasks. Frozen values."""
 
 from __future__ import annotations
 
@@ -91,3 +91,20 @@ class Task:
     input: Mapping[str, Any] | None = None
     result: Mapping[str, Any] | None = None
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy of an image's bytes in the cache of a node (table `cached_images`).
+
+    `size` is in bytes, `checksum` the MD5 of what is there, in hexadecimal digits. Times are UTC without zone. `id` is
+    the number of its row, None where it has none.
+    """
+
+    image_id: str
+    size: int
+    checksum: str | None
+    last_accessed: datetime
+    last_modified: datetime
+    hits: int = 0
+    id: int | None = None

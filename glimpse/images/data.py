@@ -13,10 +13,13 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from glimpse.access.policy import Policy, require_owner
 from glimpse.access.quota import Quotas, Reservation
+from glimpse.cache.copies import Cache
+from glimpse.cache.copying import Source
 from glimpse.db import images, scrub
 from glimpse.db.engine import Connection, Database
 from glimpse.domain import lifecycle
@@ -33,11 +36,12 @@ from glimpse.errors import (
     Unavailable,
 )
 from glimpse.images.leases import RENEW, Lease, Leases, parse
+from glimpse.images.opening import in_order, open_any
 from glimpse.images.passage import Passage, over_cap
 from glimpse.images.staging import STAGING, Staging
 from glimpse.notifications import Notifications, stores_of_import
 from glimpse.settings import Settings
-from glimpse.stores.driver import Reader, Stored
+from glimpse.stores.driver import Stored
 from glimpse.stores.registry import ConfiguredStore, Stores
 
 LOG = logging.getLogger(__name__)
@@ -62,6 +66,7 @@ class ImageData:
     notifications: Notifications
     quotas: Quotas
     staging: Staging
+    cache: Cache | None = None
     leases: Leases = field(default_factory=Leases)
 
     # --- upload ------------------------------------------------------------------------------------------------------
@@ -251,38 +256,24 @@ class ImageData:
 
     async def download(
         self, context: Context, image_id: str, prefer: Sequence[str] | None = None
-    ) -> tuple[Image, OpenImage | None]:
+    ) -> tuple[Image, Source | None]:
         """The image and its open bytes; None when it has none (API reference, Download binary image data).
 
-        The locations are tried by weight, those in stores that the caller prefers before the others. Raises
-        `NotFound`, `Forbidden`, `BadRequest`, `Unavailable` before the first byte.
+        They come from the cache where that has them or may get them, else from the locations: by weight, those in
+        stores that the caller prefers before the others. Raises `NotFound`, `Forbidden`, `BadRequest`, `Unavailable`
+        before the first byte.
         """
         image = await self.database.run(self._may_download, context, image_id, prefer)
-        failure: GlimpseError | None = None
-        for location in self._in_order(image, prefer or ()):
-            store = self.stores.holding(location)
-            if store is None:
-                failure = Unavailable("No configured store understands the image's location.")
-                continue
-            try:
-                reader = await store.store.open(location.url)
-                if image.size is None or reader.size in (None, image.size):
-                    return image, OpenImage(reader, store.store.facts.ranges)
-                await reader.close()
-                raise Unavailable("The store does not hold the whole image.")
-            except GlimpseError as error:
-                LOG.warning("image %s cannot be read from store %s: %s", image_id, store.id, error.message)
-                failure = error
-        if failure is None or isinstance(failure, NotFound):
+        locations = in_order(self.stores, image, prefer or ())
+        opener = partial(open_any, self.stores, image, locations)
+        try:
+            if self.cache is not None and self.settings.cache.serves and image.status == "active" and locations:
+                copy = await self.cache.read(image, None if _is_near(self.stores, locations[0]) else opener)
+                if copy is not None:
+                    return image, Source(copy, ranges=True)
+            return image, await opener()
+        except NotFound:
             return image, None
-        raise failure
-
-    def _in_order(self, image: Image, prefer: Sequence[str]) -> list[Location]:
-        def is_other(location: Location) -> bool:
-            store = self.stores.holding(location)
-            return store is None or store.id not in prefer
-
-        return sorted(self.stores.by_weight(image.locations), key=is_other)
 
     def _may_download(self, context: Context, image_id: str, prefer: Sequence[str] | None) -> Image:
         image = self.database.read(lambda connection: images.get(connection, image_id, context))
@@ -319,7 +310,12 @@ class ImageData:
     # --- erase -------------------------------------------------------------------------------------------------------
 
     async def erase_image(self, image: Image) -> None:
-        """Remove the bytes of a deleted image, also those that are in staging."""
+        """Remove the bytes of a deleted image, also those that are in staging, and its copy on this node."""
+        if self.cache is not None:
+            try:
+                await asyncio.to_thread(self.cache.forget, image.id)
+            except (OSError, GlimpseError) as error:
+                LOG.warning("the copy of image %s stays for now: %s", image.id, error)
         await self.erase(image.locations)
         if image.status in ("uploading", "importing"):
             try:
@@ -432,9 +428,7 @@ def status_under(lease: Lease) -> str:
     return "uploading" if lease.store == STAGING else "saving"
 
 
-@dataclass(frozen=True, slots=True)
-class OpenImage:
-    """The bytes of an image, open; `ranges` tells whether they can be read from the middle."""
-
-    reader: Reader
-    ranges: bool
+def _is_near(stores: Stores, location: Location) -> bool:
+    """Whether the bytes are in files of this machine, of which a copy would be no better."""
+    store = stores.holding(location)
+    return store is not None and store.store.facts.type == "file"

@@ -63,6 +63,18 @@ class FileReader(Protocol):
         ...
 
 
+@runtime_checkable
+class GrowingReader(FileReader, Protocol):
+    """A `FileReader` whose file is still being written."""
+
+    async def beyond(self, offset: int) -> int:
+        """Wait until there is more than the first `offset` bytes; how many there are then.
+
+        `offset` itself where the file will not get them: then `stream` has them. Raises what `stream` raises.
+        """
+        ...
+
+
 class Store(Protocol):
     """One configured store. Safe for any number of calls at once within one event loop."""
 

@@ -117,7 +117,8 @@ def stage(
         "DEFAULT": {"enabled_backends": "fs:file,web:http"},
         # a location is not asked for before the call is answered; nobody listens there
         "import_filtering_opts": {"allowed_hosts": "[127.0.0.1]", "allowed_ports": "[9]"},
-        "paste_deploy": {"flavor": "keystone"},
+        "paste_deploy": {"flavor": "keystone+cachemanagement"},
+        "oslo_concurrency": {"lock_path": rig_folder / "policy-locks"},
         "keystone_authtoken": dict(keystone.authtoken(memcached.address)),
     }
 
@@ -128,7 +129,8 @@ def stage(
         factories.append(ServiceFactory(kind, folder))
         # not SQLite: what Glance does in the background would lock its own callers out
         database = {"database": {"connection": mariadb.fresh_url()}}
-        default = {"DEFAULT": {**sections["DEFAULT"], "allow_anonymous_access": anonymous}}
+        cache = {"image_cache_dir": folder / "cache", "worker_self_reference_url": "http://127.0.0.1:9292"}
+        default = {"DEFAULT": {**sections["DEFAULT"], **cache, "allow_anonymous_access": anonymous}}
         return Stage(factories[-1]({**sections, **database, **default}).url, keystone)
 
     try:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Site:
     """A web server with pages in memory; `asked` lists the requests that came.
 
-    `before` runs ahead of the bytes of each GET, `before_head` ahead of each answer.
+    `before` runs ahead of the bytes of each GET, `before_head` ahead of each answer; `midway` when so many of the bytes
+    that it comes with are sent.
     """
 
     def __init__(self) -> None:
         self.pages: dict[str, bytes] = {}
         self.asked: list[str] = []
         self.before: Callable[[str], object] = lambda path: None
+        self.midway: tuple[int, Callable[[], object]] | None = None
         self.before_head: Callable[[str], object] = lambda path: None
         site = self
 
@@ -43,7 +46,13 @@ class Site:
                 self.end_headers()
                 if with_body and data is not None:
                     site.before(self.path)
-                    self.wfile.write(data)
+                    if site.midway is not None:
+                        count, pause = site.midway
+                        self.wfile.write(data[:count])
+                        data = data[count:]
+                        pause()
+                    with suppress(ConnectionError):
+                        self.wfile.write(data)
 
             def log_message(self, format: str, *args: object) -> None:
                 """Nothing on the terminal."""
