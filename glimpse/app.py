@@ -27,6 +27,7 @@ from glimpse.api.info import InfoCalls
 from glimpse.api.locations import LocationCalls
 from glimpse.api.metadefs import MetadefCalls
 from glimpse.api.operator import OperatorCalls, published, unexpected
+from glimpse.api.peers import Peers
 from glimpse.api.routes import Calls, Route, Router
 from glimpse.api.tasks import TaskCalls
 from glimpse.api.wire import Reply, Request
@@ -131,14 +132,15 @@ class Application:
         self._engine = engine = Engine(settings.imports.at_once, database, quotas, tasks, notifications, plans, broker)
         imports = Imports(settings, database, policy, stores, staging, quotas, notifications, tasks, web_filter, engine)
         stage = Stage(settings, database, policy, staging, data, quotas, notifications)
+        self._peers = peers = Peers()
         self._operator = OperatorCalls(settings, published(foundation.schema))
         image_calls = ImageCalls(settings, records, stores)
         self._calls = Calls(
             cache=CacheCalls(self._caching),
             images=image_calls,
-            image_data=ImageDataCalls(settings, database, records, data, image_calls),
+            image_data=ImageDataCalls(settings, database, records, data, image_calls, stage, peers),
             image_parts=ImagePartCalls(records, Sharing(settings, database, policy, notifications)),
-            imports=ImportCalls(settings, stage, imports),
+            imports=ImportCalls(settings, stage, imports, peers),
             info=InfoCalls(settings, policy, stores, quotas),
             locations=LocationCalls(
                 image_calls, locations, LocationOrders(database, policy, stores, locations, tasks, engine), tasks
@@ -183,6 +185,7 @@ class Application:
         self._quotas.close()
         await asyncio.to_thread(self._notifications.stop)
         await self._web.close()
+        await self._peers.close()
         await self._staging.close()
         await self._stores.close()
         self._database.close()

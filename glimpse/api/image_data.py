@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,13 +12,23 @@ from aiohttp import HttpVersion11, web
 from aiohttp.web_exceptions import HTTPException
 
 from glimpse.api.images import ImageCalls
+from glimpse.api.peers import Peers
 from glimpse.api.sending import send
 from glimpse.api.wire import BODY_LIMIT, NO_CONTENT, SENT, Reply, Request, every_reply
 from glimpse.db.engine import Database
 from glimpse.domain.record import Image
-from glimpse.errors import BadRequest, RangeNotSatisfiable, TooLarge, Unavailable, UnsupportedMediaType
+from glimpse.errors import (
+    BadGateway,
+    BadRequest,
+    GatewayTimeout,
+    RangeNotSatisfiable,
+    TooLarge,
+    Unavailable,
+    UnsupportedMediaType,
+)
 from glimpse.images.data import ImageData
 from glimpse.images.manage import Records
+from glimpse.images.stage import Stage
 from glimpse.settings import Settings
 from glimpse.stores.driver import BLOCK, Reader
 
@@ -34,6 +45,8 @@ class ImageDataCalls:
     records: Records
     data: ImageData
     images: ImageCalls
+    staging: Stage
+    peers: Peers
 
     async def upload(self, request: Request, incoming: web.BaseRequest) -> Reply:
         """PUT /v2/images/{image_id}/file"""
@@ -74,6 +87,13 @@ class ImageDataCalls:
 
     async def delete(self, request: Request, incoming: web.BaseRequest) -> Reply:
         """DELETE /v2/images/{image_id}"""
+        host = await self.database.run(self.staging.elsewhere, request.context, request.parts["image_id"])
+        if host:
+            # Where that node is away, what it has is swept when it is back.
+            with contextlib.suppress(BadGateway, GatewayTimeout):
+                reply = await self.peers.ask(host, incoming)
+                if reply.status < 500:
+                    return reply
         image = await self.database.run(
             self.records.delete, request.context, request.parts["image_id"], self.images.precondition(request)
         )

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from aiohttp import web
 
 from glimpse.api.image_data import announced_size, body_blocks, require_bytes, whole_body
+from glimpse.api.peers import Peers
 from glimpse.api.wire import NO_CONTENT, REQUEST_ID, Reply, Request
 from glimpse.domain.import_request import ImportRequest
 from glimpse.images.stage import Stage
-from glimpse.imports.orders import Imports
+from glimpse.imports.orders import Elsewhere, Imports
 from glimpse.settings import Settings
 
 
@@ -21,6 +22,7 @@ class ImportCalls:
     settings: Settings
     staging: Stage
     imports: Imports
+    peers: Peers
 
     async def stage(self, request: Request, incoming: web.BaseRequest) -> Reply:
         """PUT /v2/images/{image_id}/stage"""
@@ -36,5 +38,8 @@ class ImportCalls:
         request = replace(request, body=await whole_body(incoming))
         wanted = ImportRequest.parse(request.json(), self.settings.enabled_import_methods)
         header = request.headers.get("x-image-meta-store")
-        await self.imports.order(request.context, request.parts["image_id"], wanted, header, incoming[REQUEST_ID])
+        try:
+            await self.imports.order(request.context, request.parts["image_id"], wanted, header, incoming[REQUEST_ID])
+        except Elsewhere as there:
+            return await self.peers.ask(there.host, incoming, request.body)
         return Reply(202)

@@ -46,6 +46,18 @@ class Stage:
         if "glance-direct" not in self.settings.enabled_import_methods:
             raise NotFound("The import method glance-direct is not enabled here.")
 
+    def elsewhere(self, context: Context, image_id: str) -> str:
+        """The URL of the node that has the bytes of a staged image, "" where that is not another one.
+
+        Raises `NotFound` where the caller may not know of the image.
+        """
+        here = self.settings.imports.self_url
+        if not here or self.staging.is_shared:
+            return ""
+        image = self.database.read(lambda connection: images.get(connection, image_id, context))
+        host = image.properties.get(STAGE_HOST_PROPERTY) or ""
+        return host if image.status == "uploading" and host != here else ""
+
     async def stage(self, context: Context, image_id: str, blocks: AsyncIterator[bytes], size: int | None) -> None:
         """Keep the bytes of a queued image for an import; `blocks` are about 1 MiB each, `size` is what was announced.
 

@@ -15,6 +15,7 @@ from io import FileIO
 from typing import Any, Protocol, runtime_checkable
 
 BLOCK = 1 << 20  # bytes in a block, but for the last one of a stream
+HOLE = bytes(BLOCK)  # this very object is a block that its source does not store: a store may leave it out as well
 
 
 @dataclass(frozen=True, slots=True)

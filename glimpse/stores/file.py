@@ -34,7 +34,7 @@ from glimpse.errors import (
     StoreFull,
     Unavailable,
 )
-from glimpse.stores.driver import BLOCK, Facts, Stored
+from glimpse.stores.driver import BLOCK, HOLE, Facts, Stored
 
 OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt("filesystem_store_datadir", default="/var/lib/glance/images"),
@@ -199,8 +199,11 @@ class _Part:
         return self._output
 
     def write(self, block: bytes, hole: int) -> None:
-        """Write a block; with `hole`, pieces of so many zero bytes are left out of the file."""
+        """Write a block; what was a hole stays one, and with `hole`, pieces of so many zero bytes become one too."""
         output = self._open()
+        if block is HOLE:
+            output.seek(len(block), os.SEEK_CUR)
+            return
         if not hole:
             _write_all(output, block)
             return
@@ -248,7 +251,7 @@ class OpenFile:
     async def stream(self, offset: int, length: int | None) -> AsyncIterator[bytes]:
         end = (self.size or 0) if length is None else offset + length
         while offset < end:
-            block = await self._store._run(os.pread, self.file.fileno(), min(BLOCK, end - offset), offset)
+            block = await self._store._run(_read, self.file.fileno(), min(BLOCK, end - offset), offset)
             if not block:
                 raise Unavailable("The image data is shorter than it was.")
             offset += len(block)
@@ -324,6 +327,19 @@ def _write_all(output: FileIO, block: bytes) -> None:
     view = memoryview(block)
     while view:
         view = view[output.write(view) :]
+
+
+def _read(descriptor: int, length: int, offset: int) -> bytes:
+    """Some bytes of a file; `HOLE` itself where so many of them are in a hole (lseek(2), SEEK_DATA)."""
+    if length == BLOCK:
+        try:
+            data = os.lseek(descriptor, offset, os.SEEK_DATA)
+        except OSError as error:
+            # ENXIO: nothing but a hole up to the end.
+            data = os.fstat(descriptor).st_size if error.errno == errno.ENXIO else offset
+        if data - offset >= BLOCK:
+            return HOLE
+    return os.pread(descriptor, length, offset)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -66,6 +66,22 @@ async def test_holes_take_no_room(tmp_path: Path) -> None:
     assert (tmp_path / "image").stat().st_blocks * 512 < 1 << 20
 
 
+async def test_what_is_sparse_stays_sparse(tmp_path: Path) -> None:
+    sparse, size = tmp_path / "sparse", 64 << 20
+    with sparse.open("wb") as file:
+        file.write(b"first")
+        file.seek(size - 4)
+        file.write(b"last")
+    store = make(tmp_path / "images")
+    reader = await store.open(sparse.as_uri())
+    stored = await store.put("an-image", reader.stream(0, None), size)
+    await reader.close()
+    kept = tmp_path / "images" / "an-image"
+    assert stored.size == size
+    assert kept.read_bytes() == sparse.read_bytes()
+    assert kept.stat().st_blocks * 512 <= 4 << 20
+
+
 async def test_the_highest_priority_takes_the_image(tmp_path: Path) -> None:
     store = make(tmp_path, filesystem_store_datadirs=[f"{tmp_path}/low:1", f"{tmp_path}/high:2"])
     await store.put("image", blocks(b"x"), 1)
