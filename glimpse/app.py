@@ -122,7 +122,11 @@ class Application:
         locations = Locations(settings, database, policy, stores, self._scrubber, notifications, web_filter)
         tasks = Tasks(settings, database, policy)
         self._web = WebClient(web_filter)
-        parts = Parts(settings, database, stores, staging, data, quotas, notifications, self._web)
+        self._identity = WaitingThreads("identity", IDENTITY_THREADS, "the identity service")
+        parts = Parts(
+            settings, database, stores, staging, data, quotas, notifications, self._web,
+            catalogue=lambda token: self._identity.run(self._auth.catalogue, token),
+        )  # fmt: skip
         location_parts = LocationParts(settings, database, stores, locations, quotas, notifications)
         plans: dict[str, Callable[[Task], Plan]] = {
             orders.TYPE: lambda task: ImageImport(parts, task),
@@ -155,7 +159,6 @@ class Application:
         self._openapi = wire.json_reply(
             openapi.document(settings.public_endpoint or "/", settings.flavor, self._operator.schemas)
         )
-        self._identity = WaitingThreads("identity", IDENTITY_THREADS, "the identity service")
         self.draining = False
         self.busy: set[web.RequestHandler] = set()  # connections with a request in work
         self._sweepers: list[asyncio.Task[None]] = []

@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ import bcrypt
 import webob.exc
 from keystoneauth1 import exceptions as keystone_errors
 from keystonemiddleware import auth_token
+from keystonemiddleware.auth_token import _exceptions as ksm_errors
 from keystonemiddleware.auth_token import _request as ksm_request
 from oslo_config import cfg
 
@@ -41,6 +42,7 @@ CACHE_ENTRIES = 10_000
 KEYSTONE_TIMEOUT = 10  # seconds, where [keystone_authtoken] http_connect_timeout is not set
 
 Headers = Mapping[str, str]
+Catalogue = Sequence[Mapping[str, Any]]  # services with their endpoints, as in a token of Keystone's API v3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,10 @@ class Auth(Protocol):
 
     def identify(self, call: Call) -> Context:
         """The identity, if need be by asking others; blocks. Raises `Unauthorized`, `Unavailable`."""
+        ...
+
+    def catalogue(self, token: str) -> Catalogue:
+        """The services of the cloud as a token's owner sees them; blocks. Raises `Unauthorized`, `Unavailable`."""
         ...
 
 
@@ -85,6 +91,9 @@ class NoAuth:
 
     def identify(self, call: Call) -> Context:
         return self._context
+
+    def catalogue(self, token: str) -> Catalogue:
+        return ()
 
 
 class _Cache:
@@ -155,6 +164,15 @@ class KeystoneAuth:
         if seconds := _seconds_left(request):
             self._cache.put(_key(token, service_token), context, seconds)
         return context
+
+    def catalogue(self, token: str) -> Catalogue:
+        try:
+            found: Catalogue = self._protocol.fetch_token(token)["token"].get("catalog") or ()
+        except ksm_errors.InvalidToken as error:
+            raise Unauthorized("The token does not hold any more.", self._challenge) from error
+        except (webob.exc.HTTPServiceUnavailable, keystone_errors.ClientException) as error:
+            raise Unavailable("Keystone does not answer; try again in a moment.") from error
+        return found
 
     def _nobody(self) -> Context:
         if self._anonymous:
@@ -248,6 +266,9 @@ class BasicAuth:
             raise _wrong_password()
         self._cache.put(_key(given), context, CACHE_SECONDS)
         return context
+
+    def catalogue(self, token: str) -> Catalogue:
+        return ()
 
     def _load(self) -> None:
         try:

@@ -14,12 +14,12 @@ from typing import Any
 from glimpse.db import images
 from glimpse.db.engine import Connection
 from glimpse.domain import lifecycle
-from glimpse.domain.import_request import COPY, DIRECT, ImportRequest
+from glimpse.domain.import_request import COPY, DIRECT, REMOTE, ImportRequest
 from glimpse.domain.lifecycle import COPY_PROPERTY, FAILED_PROPERTY, STAGE_HOST_PROPERTY
 from glimpse.domain.record import Image, Task
 from glimpse.errors import Conflict, GlimpseError, Gone, NotFound, StoreFull
 from glimpse.imports.plan import Ending, Step, Work
-from glimpse.imports.steps import Admit, Convert, Fetch, Ingest, Order, Parts
+from glimpse.imports.steps import Admit, Convert, Describe, Fetch, Ingest, Order, Parts
 from glimpse.notifications import stores_of_import
 
 NODE_PATIENCE = timedelta(seconds=45)  # for the node that has the staged bytes, before another one gives the image back
@@ -39,6 +39,8 @@ class ImageImport:
         order = Order(parts, self._request, targets)
         convert = "image_conversion" in parts.settings.imports.plugins and self._request.method != COPY
         self._steps: list[Step] = [Admit(order)]
+        if self._request.method == REMOTE:
+            self._steps.append(Describe(order))
         if convert:
             self._steps += [Fetch(order), Convert(order)]
         self._steps.append(Ingest(order))

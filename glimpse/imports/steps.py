@@ -8,18 +8,20 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass
 from typing import Any
 
+from glimpse.access.auth import Catalogue
 from glimpse.access.quota import MIB, Quotas, Reservation
 from glimpse.db import images
 from glimpse.db.engine import Connection, Database
 from glimpse.domain.context import Context
 from glimpse.domain.import_request import COPY, DIRECT, WEB, ImportRequest
 from glimpse.domain.record import Image, Location
-from glimpse.errors import GlimpseError, NotFound, Unavailable
+from glimpse.errors import GlimpseError, NotFound, Unauthorized, Unavailable
 from glimpse.images.data import ImageData
 from glimpse.images.passage import Counted, Passage
 from glimpse.images.staging import Staging
 from glimpse.imports.convert import convert
 from glimpse.imports.decompress import MAGIC, decompressed, is_compressed
+from glimpse.imports.glance_download import RemoteGlance, endpoint_of
 from glimpse.imports.plan import Work
 from glimpse.imports.tee import put_in_all
 from glimpse.notifications import Notifications, stores_of_import
@@ -43,10 +45,12 @@ class Parts:
     quotas: Quotas
     notifications: Notifications
     web: WebClient
+    catalogue: Callable[[str], Awaitable[Catalogue]]
 
     async def image(self, work: Work) -> Image:
-        """The image as it is now. Raises `NotFound`."""
-        return await self.database.run(self.database.read, lambda c: images.get(c, work.image_id, SYSTEM))
+        """The image as it is now, with what the steps have found out. Raises `NotFound`."""
+        image = await self.database.run(self.database.read, lambda c: images.get(c, work.image_id, SYSTEM))
+        return image.with_(**work.facts)
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,19 @@ class Order:
                 return await self.parts.staging.open(image)
             case "web-download":
                 return await self.parts.web.open(self.request.uri)
+            case "glance-download":
+                return await (await self.remote(work)).open()
             case "copy-image":
                 return await self._stored(image)
         raise NotFound(f"The import method {self.request.method} is not known here.")
+
+    async def remote(self, work: Work) -> RemoteGlance:
+        """The image of another region. Raises `Unauthorized`, `NotFound`, `Unavailable`."""
+        if work.token is None:
+            raise Unauthorized("The process that had the caller's token has ended; ask for the import again.")
+        request, catalogue = self.request, await self.parts.catalogue(work.token)
+        endpoint = endpoint_of(catalogue, request.region, request.interface)
+        return RemoteGlance(self.parts.web, endpoint, request.remote_id, work.token)
 
     async def _stored(self, image: Image) -> Reader:
         failure: GlimpseError = NotFound("No store has the bytes of the image.")
@@ -118,6 +132,26 @@ class Admit:
 
     async def undo(self, work: Work) -> None:
         """The end of the task releases what was reserved."""
+
+
+@dataclass(frozen=True)
+class Describe:
+    """What the record of another region's image says, for this one's."""
+
+    order: Order
+    name = "describe"
+
+    async def run(self, work: Work) -> None:
+        settings = self.order.parts.settings
+        remote = await self.order.remote(work)
+        found = await remote.describe(settings.formats, settings.imports.remote_properties)
+        work.facts |= {
+            "disk_format": found.disk_format, "container_format": found.container_format, "size": found.size,
+        }  # fmt: skip
+        work.properties |= found.properties
+
+    async def undo(self, work: Work) -> None:
+        """It is written at the end of the task only."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +223,7 @@ class Ingest:
 
     async def run(self, work: Work) -> None:
         parts = self.order.parts
-        image = (await parts.image(work)).with_(**work.facts)
+        image = await parts.image(work)
         await self.undo(work)  # what a process that died has left
         reader = await self._source(work, image)
         try:
