@@ -144,10 +144,7 @@ class Cache:
 
     async def stop(self) -> None:
         """End what is on its way; it is gone on with where it stopped."""
-        tasks = [copying.task for copying in self._going.values() if copying.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(copying.stop() for copying in [*self._going.values()]))
         if self._counting is not None:
             await self._counting
 

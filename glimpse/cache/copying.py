@@ -120,12 +120,19 @@ class Copying:
 
     async def wait(self) -> None:
         """Return when the copy is there. Raises as `reader` does, `Unavailable` also when the cache has no room."""
-        while not self._ended:
-            await self._change()
+        if self.task is not None:
+            await asyncio.wait([self.task])
         if isinstance(self._failure, _NoRoom):
             raise Unavailable("The cache has no room for the image.")
         if self._failure is not None:
             raise self._failure
+
+    async def stop(self) -> None:
+        """Let go of what is not complete; what is, is still given its name."""
+        if self.task is not None:
+            if not self._ended:
+                self.task.cancel()
+            await asyncio.wait([self.task])
 
     async def beyond(self, offset: int) -> int:
         """As `driver.GrowingReader.beyond`."""
