@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import latency, records, transfers
+from bench import imports, latency, records, transfers
 from bench.measure import Row
 from bench.report import publish, raw, table
 from tests.rig.databases import MariaDB
@@ -33,6 +33,7 @@ def measurements(mariadb: MariaDB, source: Path) -> Mapping[str, Measurement]:
         "download": lambda folder: [transfers.downloads(folder, source, ROUNDS, 1)],
         "downloads-16": lambda folder: [transfers.downloads(folder, source, ROUNDS, transfers.MANY)],
         "upload": lambda folder: [transfers.uploads(folder, source, ROUNDS)],
+        "imports": lambda folder: imports.downloads(folder, source, ROUNDS),
         "show-mariadb": lambda folder: [records.show(folder, mariadb.fresh_url(), ROUNDS, "MariaDB")],
         "show-sqlite": lambda folder: [records.show(folder, sqlite(folder), ROUNDS, "SQLite")],
         "pages-mariadb": lambda folder: [records.pages(folder, mariadb.fresh_url(), ROUNDS, "MariaDB")],

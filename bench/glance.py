@@ -13,14 +13,14 @@ import http.client
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from bench.measure import Row, Side, in_turn
 from bench.report import publish
-from bench.servers import cpu_seconds, wrk
+from bench.servers import Nginx, cpu_seconds, wrk
 from bench.transfers import prepare
 from tests.rig.databases import MariaDB
 from tests.rig.install import BENCH_PROGRAMS, CACHE, install_programs
@@ -35,6 +35,8 @@ SECONDS = 4
 LISTED = 100
 PAIRS_FOR = 5.0  # seconds of create and delete
 PIECE = 1 << 20
+POLL = 0.05  # seconds between two looks at an image that is imported
+STORES = ("fs", "second", "third")
 RECORDS_WHY = "two cores carry MariaDB, the load and both workers; what Glimpse's own share is, the rows per core tell"
 BYTES_WHY = "both hash with md5 and sha512, which is what an upload mostly is; the client takes a part of the cores"
 
@@ -100,6 +102,21 @@ class Client:
         if received != SIZE:
             raise RuntimeError(f"download from {self.url}: {received} of {SIZE} bytes")
         return SIZE / (time.perf_counter() - began) / 1e6
+
+    def import_from(self, uri: str, stores: Sequence[str]) -> float:
+        """Import from the web and wait until the image is active; MB a second of the source."""
+        image = self.create()
+        order = {"method": {"name": "web-download", "uri": uri}, "stores": list(stores)}
+        began = time.perf_counter()
+        self.call("POST", f"/v2/images/{image}/import", order, {"Content-Type": "application/json"})
+        # Glance calls an image active after the first of its stores.
+        while self.call("GET", f"/v2/images/{image}").get("stores", "").count(",") + 1 < len(stores) or (
+            self.call("GET", f"/v2/images/{image}")["status"] != "active"
+        ):
+            time.sleep(POLL)
+        seconds = time.perf_counter() - began
+        self.call("DELETE", f"/v2/images/{image}")
+        return SIZE / seconds / 1e6
 
     def pairs(self) -> float:
         """Creates with their deletes a second, one after the other."""
@@ -167,15 +184,38 @@ def transfers(ours: Client, theirs: Client, source: Path) -> list[Row]:
     ]  # fmt: skip
 
 
+def imports(ours: Client, theirs: Client, folder: Path, source: Path) -> list[Row]:
+    """The same web-downloads, into one store and into three."""
+    nginx = Nginx(folder / "nginx", source, 1)
+    nginx.start()
+    try:
+        rows = []
+        for stores in (STORES[:1], STORES):
+            left, right = in_turn(
+                ROUNDS,
+                lambda chosen=stores: ours.import_from(nginx.url, chosen),
+                lambda chosen=stores: theirs.import_from(nginx.url, chosen),
+            )
+            name = f"web-download 1 GiB into {len(stores)} store{'s' if len(stores) > 1 else ''}"
+            rows.append(Row(name, "Glance", Side("Glimpse", "MB/s", left), Side("Glance", "MB/s", right), reach=2.0))
+            print(f"  {rows[-1].name}: {rows[-1].shown}", flush=True)
+        return rows
+    finally:
+        nginx.stop()
+
+
 def configuration(folder: Path, mariadb: MariaDB, keystone: Keystone, memcached: Memcached, **default: object) -> str:
     """What both services get, each with its own database and directory."""
     return config_text({
-        "DEFAULT": {"enabled_backends": "fs:file", **default},
+        "DEFAULT": {"enabled_backends": ",".join(f"{name}:file" for name in STORES), **default},
         "database": {"connection": mariadb.fresh_url()},
         "keystone_authtoken": keystone.authtoken(memcached.address),
         "paste_deploy": {"flavor": "keystone+cachemanagement"},
         "glance_store": {"default_backend": "fs"},
-        "fs": {"filesystem_store_datadir": folder},
+        **{name: {"filesystem_store_datadir": folder / name} for name in STORES},
+        "os_glance_staging_store": {"filesystem_store_datadir": folder / "staging"},
+        "os_glance_tasks_store": {"filesystem_store_datadir": folder / "tasks"},
+        "import_filtering_opts": {"allowed_hosts": "[127.0.0.1]", "allowed_ports": "[]"},
     })  # fmt: skip
 
 
@@ -203,7 +243,10 @@ def compare(folder: Path) -> list[Row]:
             parts.append(service)
         source = prepare(folder / "source", SIZE)
         clients = [Client(service, keystone.token()) for service in (ours, theirs)]
-        return records(*clients) + transfers(clients[0], clients[1], source)
+        return [
+            *records(*clients), *transfers(clients[0], clients[1], source),
+            *imports(clients[0], clients[1], folder, source),
+        ]  # fmt: skip
     finally:
         for part in reversed(parts):
             part.stop()
