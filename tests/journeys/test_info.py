@@ -29,6 +29,25 @@ def test_stores_in_detail(api: Api) -> None:
     assert found[0]["default"] == "true"
 
 
+def test_stores_to_read_from(placer: Callable[[str], Api]) -> None:
+    """A store that cannot be written to says so; the service's own stores are nobody's business."""
+    alice = placer("alice")
+    listed = [{"id": "fs", "default": "true"}, {"id": "fast"}, {"id": "web", "read-only": "true"}]
+    assert alice.get("/v2/info/stores").json() == {"stores": listed}
+    found = placer("admin").get("/v2/info/stores/detail").json()["stores"]
+    assert [(store["id"], store["weight"], store.get("read-only")) for store in found] == [
+        ("fs", 100, None),
+        ("fast", 200, None),
+        ("web", 50, "true"),
+    ]
+    assert (found[2]["type"], found[2]["properties"]) == ("http", {})
+    image = alice.ready()
+    assert alice.raw_upload(image["id"], b"x", {"x-image-meta-store": "web"}).status_code == 410
+    assert alice.raw_upload(image["id"], b"x", {"x-image-meta-store": "nothing"}).status_code == 400
+    assert alice.show(image["id"])["status"] == "queued"
+    alice.upload(image["id"], b"x")
+
+
 @pytest.mark.parametrize("path", ["/v2/info/stores", "/v2/info/stores/detail"])
 def test_one_store_is_no_list(limited: Api, path: str) -> None:
     assert limited.get(path).status_code == 404
