@@ -114,6 +114,17 @@ FILTER_OPTS: list[cfg.Opt] = [
 TASK_OPTS: list[cfg.Opt] = [
     cfg.IntOpt("task_time_to_live", default=48, help="Hours that a task is remembered after its end",
                deprecated_opts=[cfg.DeprecatedOpt("task_time_to_live", group="DEFAULT")]),
+    cfg.StrOpt("work_dir", help="Directory for what tasks of type import make; without it that of staged data. With"
+                                " enabled_backends [os_glance_tasks_store] instead"),
+]  # fmt: skip
+
+TASK_STORE_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("filesystem_store_datadir", default="/var/lib/glance/os_glance_tasks_store"),
+]
+
+TASKFLOW_OPTS: list[cfg.Opt] = [
+    cfg.StrOpt("conversion_format", choices=["qcow2", "raw", "vmdk"],
+               help="Format that tasks of type import convert to; without it images stay as they are"),
 ]  # fmt: skip
 
 IMPORT_OPTS: list[cfg.Opt] = [

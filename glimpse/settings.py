@@ -41,6 +41,8 @@ from glimpse.options import (
     POOL_OPTS,
     STAGING_OPTS,
     TASK_OPTS,
+    TASK_STORE_OPTS,
+    TASKFLOW_OPTS,
 )
 from glimpse.store_settings import StoreSettings, stores_from
 
@@ -109,6 +111,9 @@ class ImportSettings:
     `staging_store` the id of a store that keeps staged bytes for all nodes, "" where each node has its own.
     `self_url` is how other nodes reach this one, "" where there is only one. `at_once` tasks are worked on by one
     process. Properties of a remote image whose names begin with one of `remote_properties` come along.
+
+    Of tasks of type import: `work_dir` is their directory, `conversion_format` what they convert to ("" for nothing),
+    `ovf_properties` names the CIM properties that they take from a package (`ovf-metadata.json`).
     """
 
     plugins: tuple[str, ...]
@@ -120,6 +125,9 @@ class ImportSettings:
     staging_store: str
     self_url: str
     at_once: int
+    work_dir: str
+    conversion_format: str
+    ovf_properties: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -425,17 +433,36 @@ def _imports(conf: cfg.ConfigOpts, default: Mapping[str, Any], stores: Sequence[
             conf, "os_glance_staging_store", "backend",
             f"{backend!r} is no store that can be written to; allowed: one of enabled_backends",
         )  # fmt: skip
+    staging_dir = staging["filesystem_store_datadir"] if default["enabled_backends"] else _staging_dir(conf, default)
+    tasks_dir = read(conf, "os_glance_tasks_store", TASK_STORE_OPTS)["filesystem_store_datadir"]
     return ImportSettings(
         plugins=tuple(plugins),
         output_format=read(conf, "image_conversion", CONVERSION_OPTS)["output_format"],
         inject={name: value for name, value in injection["inject"].items() if not name.startswith("os_glance")},
         inject_not_for=frozenset(injection["ignore_user_roles"]),
         remote_properties=tuple(read(conf, "glance_download_properties", DOWNLOAD_OPTS)["extra_properties"]),
-        staging_dir=staging["filesystem_store_datadir"] if default["enabled_backends"] else _staging_dir(conf, default),
+        staging_dir=staging_dir,
         staging_store=backend,
         self_url=(default["worker_self_reference_url"] or default["public_endpoint"] or "").rstrip("/"),
         at_once=read(conf, "wsgi", POOL_OPTS)["task_pool_threads"],
+        work_dir=tasks_dir if default["enabled_backends"] else read(conf, "task", TASK_OPTS)["work_dir"] or staging_dir,
+        conversion_format=read(conf, "taskflow_executor", TASKFLOW_OPTS)["conversion_format"] or "",
+        ovf_properties=_ovf_properties(conf),
     )
+
+
+def _ovf_properties(conf: cfg.ConfigOpts) -> tuple[str, ...]:
+    """The list `cim_pasd` in `ovf-metadata.json` of the configuration directories. None is fine."""
+    path = conf.find_file("ovf-metadata.json")
+    if path is None:
+        return ()
+    try:
+        names = json.loads(Path(path).read_text(encoding="utf-8")).get("cim_pasd", [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("cim_pasd must be a list of names")
+    except (OSError, ValueError, AttributeError) as error:
+        raise SettingsError(f"{path}: names no CIM properties: {one_line(str(error))}") from error
+    return tuple(names)
 
 
 def _staging_dir(conf: cfg.ConfigOpts, default: Mapping[str, Any]) -> str:
