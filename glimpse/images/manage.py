@@ -59,6 +59,23 @@ class Records:
 
         Raises `BadRequest`, `Forbidden`, `Duplicate` (id taken), `TooLarge` (a quota), `Unavailable`.
         """
+        image = self.described(context, body)
+        account = self.quotas.account(image.owner)
+
+        def work(connection: Connection) -> None:
+            account.take_turn(connection)
+            account.admit_image(connection)
+            images.insert(connection, image)
+
+        self.quotas.write(work)
+        self.notifications.tell("image.create", image)
+        return self._as_seen(image, context)
+
+    def described(self, context: Context, body: Any) -> Image:
+        """The image that a body describes, if this caller may have it; it is not there yet.
+
+        Raises `BadRequest`, `Forbidden`, `TooLarge` (of parts of the image).
+        """
         if isinstance(body, dict):
             _refuse(_LINKS & body.keys(), "read-only")
         body = self.schema.validate(body)
@@ -71,16 +88,7 @@ class Records:
         self.policy.require("add_image", context, target)
         if rule := _VISIBILITY_RULES.get(image.visibility):
             self.policy.require(rule, context, target)
-        account = self.quotas.account(image.owner)
-
-        def work(connection: Connection) -> None:
-            account.take_turn(connection)
-            account.admit_image(connection)
-            images.insert(connection, image)
-
-        self.quotas.write(work)
-        self.notifications.tell("image.create", image)
-        return self._as_seen(image, context)
+        return image
 
     def show(self, context: Context, image_id: str) -> Image:
         """One image as the caller may see it. Raises `NotFound`."""
