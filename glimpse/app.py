@@ -46,12 +46,12 @@ from glimpse.images.sharing import Sharing
 from glimpse.images.stage import Stage
 from glimpse.images.staging import Staging
 from glimpse.images.tasks import Tasks
-from glimpse.imports import location, orders
+from glimpse.imports import legacy, location, orders
 from glimpse.imports.broker import open_broker
 from glimpse.imports.convert import check_conversion
 from glimpse.imports.engine import Engine
 from glimpse.imports.image_import import ImageImport
-from glimpse.imports.legacy import LegacyImports
+from glimpse.imports.legacy import LegacyImport, LegacyImports
 from glimpse.imports.location import LocationImport, LocationOrders, LocationParts
 from glimpse.imports.orders import Imports
 from glimpse.imports.plan import Plan
@@ -131,10 +131,12 @@ class Application:
         plans: dict[str, Callable[[Task], Plan]] = {
             orders.TYPE: lambda task: ImageImport(parts, task),
             location.TYPE: lambda task: LocationImport(location_parts, task),
+            legacy.TYPE: lambda task: LegacyImport(parts, task),
         }
         self._broker = broker = open_broker(settings)
         self._engine = engine = Engine(settings.imports.at_once, database, quotas, tasks, notifications, plans, broker)
         imports = Imports(settings, database, policy, stores, staging, quotas, notifications, tasks, web_filter, engine)
+        legacy_imports = LegacyImports(tasks, records, quotas, web_filter, notifications, engine)
         stage = Stage(settings, database, policy, staging, data, quotas, notifications)
         self._peers = peers = Peers()
         self._operator = OperatorCalls(settings, published(foundation.schema))
@@ -151,7 +153,7 @@ class Application:
             ),
             metadefs=MetadefCalls(settings, Metadefs(database, policy, notifications)),
             operator=self._operator,
-            tasks=TaskCalls(settings, database, tasks, LegacyImports(database, tasks, web_filter, notifications)),
+            tasks=TaskCalls(settings, database, tasks, legacy_imports),
         )
         self._router = Router()
         self._cors = Cors(settings.conf)

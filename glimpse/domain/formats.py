@@ -64,6 +64,9 @@ class _Vmdk(format_inspector.VMDKInspector):
         super().check_descriptor()
 
 
+# Formats that content shows by itself; of any other, a disk_format is what its owner says.
+KNOWN = frozenset(format_inspector.ALL_FORMATS)
+
 _DETECTORS: dict[str, type[format_inspector.FileInspector]] = {**format_inspector.ALL_FORMATS, "vmdk": _Vmdk}
 
 
@@ -167,7 +170,7 @@ class ContentInspector:
         if detected == declared:
             size = received if detected in ("raw", "gpt") else found.virtual_size
             return size or None
-        if detected == "raw" and declared not in format_inspector.ALL_FORMATS:
+        if detected == "raw" and declared not in KNOWN:
             return None
         if self._require_match:
             raise UnsupportedMediaType(f"Image disk_format {declared} does not match stream data {detected}")

@@ -17,6 +17,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from glimpse.db import images
@@ -44,6 +45,9 @@ class Staging:
         options = {option.dest: option.default for option in file.OPTIONS}
         self._files = file.FileStore({**options, "filesystem_store_datadir": str(self.directory)}, f"[{STAGING}]")
         self._shared: ConfiguredStore | None = stores.get(settings.staging_store) if settings.staging_store else None
+        self.scratch = self  # for what tasks of type import make
+        if Path(settings.work_dir).absolute() != self.directory:
+            self.scratch = Staging(replace(settings, staging_dir=settings.work_dir, staging_store=""), stores)
 
     @property
     def is_shared(self) -> bool:
@@ -104,11 +108,15 @@ class Staging:
     async def close(self) -> None:
         """Let go of the threads."""
         await self._files.close()
+        if self.scratch is not self:
+            await self.scratch.close()
 
     # --- sweep -------------------------------------------------------------------------------------------------------
 
     async def sweep(self, database: Database) -> None:
         """Remove what is staged for images that are not on their way any more. Raises `Unavailable`."""
+        if self.scratch is not self:
+            await self.scratch.sweep(database)
         found = await asyncio.to_thread(self._settled)
         for image_id in await self._not_needed(database, found):
             LOG.info("staging has bytes of image %s that nobody needs: removed", image_id)

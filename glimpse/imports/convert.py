@@ -59,13 +59,15 @@ class Converted:
 
 def check_conversion(settings: Settings) -> None:
     """Conversion that is wanted must be possible. Raises `SettingsError`."""
-    if PLUGIN not in settings.imports.plugins:
+    wanted = [f"[image_import_opts] image_import_plugins: {PLUGIN}"] if PLUGIN in settings.imports.plugins else []
+    if settings.imports.conversion_format:
+        wanted.append(f"[taskflow_executor] conversion_format: {settings.imports.conversion_format}")
+    if not wanted:
         return
     for command, package in _COMMANDS.items():
         if shutil.which(command) is None:
             raise SettingsError(
-                f"[image_import_opts] image_import_plugins: {PLUGIN} needs the command {command}, which is not there;"
-                f" install the package {package}"
+                f"{wanted[0]} needs the command {command}, which is not there; install the package {package}"
             )
 
 
@@ -77,10 +79,10 @@ async def convert(source: Path, target: Path, disk_format: str, settings: Settin
     claims, is not safe, or cannot be converted), `TooLarge`, `StoreFull`, `Unavailable`.
     """
     wanted, formats = settings.imports.output_format, settings.formats
-    with _full_disk():
+    with full_disk():
         with contextlib.suppress(FileNotFoundError):
             return await asyncio.to_thread(_result, target, wanted, formats)
-        found = await asyncio.to_thread(_inspect, source, formats)
+        found = await asyncio.to_thread(look_at, source, formats)
         if found.disk_format == disk_format == "iso":
             return found
         name = _NAMES.get(disk_format)
@@ -172,13 +174,13 @@ def _publish(part: Path, target: Path) -> None:
 
 def _result(path: Path, wanted: str, formats: FormatSettings) -> Converted:
     """What came out; in it another format could be hidden, which would show only now."""
-    found = _inspect(path, formats)
+    found = look_at(path, formats)
     if _NAMES.get(found.disk_format) != wanted:
         raise UnsupportedMediaType(f"The image turned out to be {found.disk_format} after its conversion to {wanted}")
     return replace(found, disk_format=wanted)
 
 
-def _inspect(path: Path, formats: FormatSettings) -> Converted:
+def look_at(path: Path, formats: FormatSettings) -> Converted:
     """A file as it is, by its content alone. Raises `UnsupportedMediaType`, `FileNotFoundError`."""
     detector = Detector(formats.gpt_checks_nonfatal)
     with path.open("rb") as file:
@@ -251,11 +253,12 @@ def _failure(code: int, errors: bytes) -> GlimpseError:
 
 
 @contextlib.contextmanager
-def _full_disk() -> Iterator[None]:
+def full_disk() -> Iterator[None]:
+    """What goes wrong with files, in words for a caller. Raises `StoreFull`, `Unavailable`."""
     try:
         yield
     except OSError as error:
-        LOG.warning("conversion failed: %s", error)
+        LOG.warning("work on a file failed: %s", error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull("There is no room left to convert the image.") from error
-        raise Unavailable("The image cannot be read or written where it is converted.") from error
+            raise StoreFull("There is no room left to work on the image.") from error
+        raise Unavailable("The image cannot be read or written where it is worked on.") from error

@@ -25,6 +25,7 @@ from glimpse.errors import UnsupportedMediaType
 _BLOCK = tarfile.BLOCKSIZE
 MEMBERS = 1000  # files in a package
 DESCRIPTION_SIZE = 4 << 20  # bytes of the OVF document
+_TEXT_SIZE = 1000  # characters of a property
 _EXTENDED_SIZE = 64 << 10  # bytes of a header with a long name
 _PIECE = 64 << 20  # bytes that are copied at once
 # Extended headers of POSIX and of GNU; what else is there has no place in a package.
@@ -178,7 +179,10 @@ def _properties(root: Element, wanted: Collection[str]) -> dict[str, str]:
     for element in root.iter():
         namespace, _, name = element.tag.removeprefix("{").rpartition("}")
         if namespace == _CIM and name in wanted:
-            found[f"{_PREFIX}{name}"] = (element.text or "").strip()
+            text = (element.text or "").strip()
+            if len(text) > _TEXT_SIZE:
+                raise _bad(f"what its OVF file says of {name} is too long")
+            found[f"{_PREFIX}{name}"] = text
     return found
 
 

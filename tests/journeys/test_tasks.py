@@ -171,15 +171,9 @@ def test_an_order(placer: Who, site: Site) -> None:
     assert task["status"] == "pending"
     assert task["input"] == body["input"]
     assert (task["type"], task["result"], task["message"], task["user_id"]) == ("import", None, "", "admin")
-    assert "image_id" not in task
     assert "expires_at" not in task
     assert task["owner"] == admin.create()["owner"]
     assert admin.get(task["self"]).json()["input"] == body["input"]
-
-
-def test_which_image_an_order_names(placer: Who, site: Site) -> None:
-    admin, image = placer("admin"), unused()
-    assert add(admin, importing(site.add(b"x"), image_id=image)).json()["image_id"] == image
 
 
 @pytest.mark.parametrize("kind", ["api_image_import", "location_import"])
