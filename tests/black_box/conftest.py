@@ -133,6 +133,7 @@ def cloud_config(
         "glance_store": {"default_backend": "fs"},
         "fs": {"filesystem_store_datadir": folder / "images"},
         "fast": {"filesystem_store_datadir": folder / "fast", "store_description": "the quick one"},
+        "os_glance_tasks_store": {"filesystem_store_datadir": folder / "tasks"},
         "import_filtering_opts": {"allowed_ports": f"[80,443,{web.port}]", "allowed_hosts": "[127.0.0.1]"},
         "paste_deploy": {"flavor": "keystone"},
         "keystone_authtoken": dict(keystone.authtoken(memcached.address)),

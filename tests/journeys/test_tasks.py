@@ -25,7 +25,8 @@ def add(caller: Api, body: object) -> httpx.Response:
 
 
 def importing(url: object, **more: object) -> dict[str, object]:
-    source = {"import_from": url, "import_from_format": "raw", "image_properties": {"name": "x"}}
+    described = {"disk_format": "raw", "container_format": "bare"}
+    source = {"import_from": url, "import_from_format": "raw", "image_properties": described}
     return {"type": "import", "input": {**source, **more}}
 
 
