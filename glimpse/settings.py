@@ -439,7 +439,7 @@ def _imports(conf: cfg.ConfigOpts, default: Mapping[str, Any], stores: Sequence[
         plugins=tuple(plugins),
         output_format=read(conf, "image_conversion", CONVERSION_OPTS)["output_format"],
         inject={name: value for name, value in injection["inject"].items() if not name.startswith("os_glance")},
-        inject_not_for=frozenset(injection["ignore_user_roles"]),
+        inject_not_for=frozenset(role.lower() for role in injection["ignore_user_roles"]),
         remote_properties=tuple(read(conf, "glance_download_properties", DOWNLOAD_OPTS)["extra_properties"]),
         staging_dir=staging_dir,
         staging_store=backend,

@@ -64,9 +64,12 @@ class Staging:
     async def open(self, image: Image) -> Reader:
         """What was staged for the image. Raises `NotFound` where this node does not have it, `Unavailable`."""
         url = image.properties.get(STAGED_PROPERTY)
-        if self._shared is not None and url:
-            return await self._shared.store.open(url)
-        return await self._files.open(self.file(image.id).as_uri())
+        try:
+            if self._shared is not None and url:
+                return await self._shared.store.open(url)
+            return await self._files.open(self.file(image.id).as_uri())
+        except NotFound as error:
+            raise NotFound("The node that works on the image does not have its staged data.") from error
 
     async def has(self, image: Image) -> bool:
         """Whether this node has what was staged for the image."""

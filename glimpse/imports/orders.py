@@ -104,7 +104,7 @@ class Imports:
             image = images.get(connection, image_id, context, lock=True)
             targets = self._targets(image, request, header)
             self._check_source(request, image, passes)
-            marked = self._marked(image, request, targets, task)
+            marked = self._marked(image, request, targets, task, context)
             images.update(connection, image, marked)
             written = _with_input(task, request, targets if self.stores.multi else [None])
             tasks.insert(connection, written)
@@ -162,9 +162,13 @@ class Imports:
         if request.method == DIRECT and host and host != self.settings.imports.self_url and not self.staging.is_shared:
             raise Elsewhere(host)
 
-    def _marked(self, image: Image, request: ImportRequest, targets: list[str], task: Task) -> Image:
-        """The image as it is while it is imported."""
+    def _marked(self, image: Image, request: ImportRequest, targets: list[str], task: Task, context: Context) -> Image:
+        """The image as it is while it is imported, with what the operator injects (spec 5.5)."""
+        options = self.settings.imports
         properties = dict(image.properties)
+        injects = "inject_image_metadata" in options.plugins and request.method != COPY
+        if injects and options.inject_not_for.isdisjoint(context.roles):
+            properties |= options.inject
         if self.stores.multi:
             going = _names(properties.get(COPY_PROPERTY))
             properties[COPY_PROPERTY] = ",".join([*going, *(each for each in targets if each not in going)])
