@@ -177,14 +177,18 @@ class Application:
         if self._broker is not None:
             self._sweepers.append(asyncio.create_task(self._broker.start(self._engine.take, self._engine.room)))
 
-    async def stop(self) -> None:
-        """End it and let go of connections, when no request runs any more."""
+    def rest(self) -> None:
+        """Begin no more work beside requests."""
+        self._engine.rest()
+
+    async def stop(self, patience: float) -> None:
+        """End it and let go of connections, when no request runs any more; tasks get so many seconds."""
         for sweeper in self._sweepers:
             sweeper.cancel()
         await asyncio.gather(*self._sweepers, return_exceptions=True)
         if self._broker is not None:
             await self._broker.stop()
-        await self._engine.stop()
+        await self._engine.stop(patience)
         await self._caching.stop()
         self._identity.close()
         self._quotas.close()

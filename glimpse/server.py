@@ -293,9 +293,11 @@ async def _work(foundation: Foundation, listener: socket.socket | None, ready: i
     os.write(ready, b"1")
     os.close(ready)
     await stop.wait()
+    deadline = time.monotonic() + (foundation.settings.graceful_shutdown_timeout or math.inf)
+    application.rest()
     if door is not None:
         await door.close()
-    await application.stop()
+    await application.stop(deadline - time.monotonic())
 
 
 class _Door:

@@ -70,7 +70,7 @@ class ImportRequest:
         if not self.region or not self.remote_id:
             raise BadRequest("glance-download needs glance_region and glance_image_id.")
         if not re.fullmatch(UUID_PATTERN, self.remote_id):
-            raise BadRequest("glance_image_id must be a UUID.")
+            raise BadRequest("The remote image id does not look like a UUID.")  # clients look for these words
 
 
 def _text(value: Any) -> str:

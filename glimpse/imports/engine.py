@@ -86,6 +86,7 @@ class Engine:
         self.room = asyncio.Event()  # set while one more task can be worked on
         self.room.set()
         self._running: dict[asyncio.Task[None], str] = {}  # what waits for room here, or is worked on
+        self._at_work: set[asyncio.Task[None]] = set()  # the latter
         self._stopping = False
         self._tokens: dict[str, str] = {}
         self._watched: dict[str, tuple[datetime | None, float]] = {}  # lease: its last renewal, and when that was seen
@@ -135,13 +136,16 @@ class Engine:
 
     def _leave(self) -> None:
         self._free += 1
-        self.room.set()
+        if not self._stopping:
+            self.room.set()
 
     def _begin_or_leave(self, claimed: tuple[Task, Lease] | None) -> None:
         if claimed is None:
             self._leave()
         else:
-            self._spawn(claimed[0].id, self._work(*claimed))
+            work = self._spawn(claimed[0].id, self._work(*claimed))
+            self._at_work.add(work)
+            work.add_done_callback(self._at_work.discard)
 
     def _claim(self, task_id: str) -> tuple[Task, Lease] | None:
         lease = self._leases.take("")
@@ -243,19 +247,29 @@ class Engine:
 
     # --- working -----------------------------------------------------------------------------------------------------
 
-    def _spawn(self, task_id: str, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, task_id: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         running = asyncio.create_task(work)
         self._running[running] = task_id
         running.add_done_callback(self._running.pop)
+        return running
 
     @property
     def busy(self) -> bool:
         """Whether anything is being worked on."""
         return bool(self._running)
 
-    async def stop(self) -> None:
-        """Let go of everything: the next process that looks goes on with it."""
+    def rest(self) -> None:
+        """Take no more tasks; what waits for room is left to others."""
         self._stopping = True
+        self.room.clear()
+        for task in self._running.keys() - self._at_work:
+            task.cancel()
+
+    async def stop(self, patience: float) -> None:
+        """Finish what is worked on within so many seconds; the next process that looks goes on with the rest."""
+        self.rest()
+        if self._at_work:
+            await asyncio.wait(self._at_work, timeout=max(0.0, patience))
         for task in list(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)

@@ -49,7 +49,7 @@ class Parts:
 
     async def image(self, work: Work) -> Image:
         """The image as it is now, with what the steps have found out. Raises `NotFound`."""
-        image = await self.database.run(self.database.read, lambda c: images.get(c, work.image_id, SYSTEM))
+        image = await self.data.insist(self.database.read, lambda c: images.get(c, work.image_id, SYSTEM))
         return image.with_(**work.facts)
 
 

@@ -94,7 +94,7 @@ async def here(settings: Settings) -> AsyncIterator[Node]:
     with opened(settings.database, 2) as database:
         made = node(settings, database)
         yield made
-        await made.engine.stop()
+        await made.engine.stop(0)
 
 
 @pytest.fixture
