@@ -43,6 +43,7 @@ from glimpse.images.locations import Locations
 from glimpse.images.manage import Records
 from glimpse.images.scrub import Scrubber
 from glimpse.images.sharing import Sharing
+from glimpse.images.signatures import Signatures, check_key_manager
 from glimpse.images.stage import Stage
 from glimpse.images.staging import Staging
 from glimpse.images.tasks import Tasks
@@ -89,6 +90,7 @@ def lay_foundation(settings: Settings) -> Foundation:
     Database(settings.database, settings.record_threads).close()
     check_notifications(settings)
     check_conversion(settings)
+    check_key_manager(settings.conf)
     if settings.cache.directory:
         prepare(settings.cache)
     formats, extra = settings.formats, settings.image_schema
@@ -116,7 +118,10 @@ class Application:
         self._staging = staging = Staging(settings.imports, stores)
         cache = Cache(settings.cache, database) if settings.cache.directory else None
         self._caching = Caching(settings.cache, database, policy, stores, cache)
-        self._data = data = ImageData(settings, database, policy, stores, notifications, quotas, staging, cache)
+        self._signatures = signatures = Signatures(settings)
+        self._data = data = ImageData(
+            settings, database, policy, stores, notifications, quotas, staging, signatures, cache
+        )
         web_filter = UriFilter(settings.uri_filter)
         self._scrubber = Scrubber(settings, database, stores)
         locations = Locations(settings, database, policy, stores, self._scrubber, notifications, web_filter)
@@ -135,7 +140,9 @@ class Application:
         }
         self._broker = broker = open_broker(settings)
         self._engine = engine = Engine(settings.imports.at_once, database, quotas, tasks, notifications, plans, broker)
-        imports = Imports(settings, database, policy, stores, staging, quotas, notifications, tasks, web_filter, engine)
+        imports = Imports(
+            settings, database, policy, stores, staging, signatures, quotas, notifications, tasks, web_filter, engine
+        )
         legacy_imports = LegacyImports(tasks, records, quotas, web_filter, notifications, engine)
         stage = Stage(settings, database, policy, staging, data, quotas, notifications)
         self._peers = peers = Peers()
@@ -192,6 +199,7 @@ class Application:
         await self._caching.stop()
         self._identity.close()
         self._quotas.close()
+        self._signatures.close()
         await asyncio.to_thread(self._notifications.stop)
         await self._web.close()
         await self._peers.close()

@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 import pytest
 
+from tests.rig.barbican import Barbican
 from tests.rig.clients import Clients
 from tests.rig.databases import Galera, MariaDB, PostgreSQL
 from tests.rig.keystone import Keystone
@@ -105,6 +106,12 @@ def rabbitmq(rig_folder: Path) -> Iterator[RabbitMQ]:
 def keystone(rig_folder: Path) -> Iterator[Keystone]:
     """The Keystone of this run. Who stops it starts it again."""
     yield from _running(Keystone(rig_folder / "keystone"))
+
+
+@pytest.fixture(scope="session")
+def barbican(rig_folder: Path, keystone: Keystone) -> Iterator[Barbican]:
+    """The Barbican of this run. Who stops it starts it again."""
+    yield from _running(Barbican(rig_folder / "barbican", keystone))
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,7 @@ from glimpse.errors import (
 from glimpse.images.leases import RENEW, Lease, Leases, parse
 from glimpse.images.opening import in_order, open_any
 from glimpse.images.passage import Passage, over_cap
+from glimpse.images.signatures import Signatures, claim_of
 from glimpse.images.staging import STAGING, Staging
 from glimpse.notifications import Notifications, stores_of_import
 from glimpse.settings import Settings
@@ -52,8 +53,6 @@ SWEEP = 300.0  # seconds between two looks for killed uploads; a new process loo
 SWEEP_WITHOUT_DATABASE = 2.0  # seconds, while the database is away
 FINISH_FOR = 30.0  # seconds to try to make a stored image active while the database is away
 
-_SIGNATURE = ("img_signature", "img_signature_hash_method", "img_signature_key_type", "img_signature_certificate_uuid")
-
 
 @dataclass(frozen=True)
 class ImageData:
@@ -66,6 +65,7 @@ class ImageData:
     notifications: Notifications
     quotas: Quotas
     staging: Staging
+    signatures: Signatures
     cache: Cache | None = None
     leases: Leases = field(default_factory=Leases)
 
@@ -93,7 +93,8 @@ class ImageData:
             renewal = asyncio.create_task(self.renew(image_id, lease))
             try:
                 room = None if reservation is None or size is not None else self.room(reservation)
-                passage = Passage(self.settings, image, size, room, renewal)
+                verifier = await self.signatures.verifier(context, image)
+                passage = Passage(self.settings, image, size, room, renewal, verifier)
                 async with contextlib.aclosing(passage.through(blocks)) as stream:
                     stored = await store.store.put(image_id, stream, size)
             except BaseException as error:
@@ -133,9 +134,7 @@ class ImageData:
             self.policy.require_for_image("upload_image", context, image)
             require_owner(context, image)
             lifecycle.check_transition(image, "saving")
-            if all(image.properties.get(name) for name in _SIGNATURE):
-                # Better no image than one that looks verified and is not (OSSN-0061).
-                raise BadRequest("Signature verification is not available: remove the img_signature properties.")
+            claim_of(image.properties)
             if self.quotas.on and image.owner != owner:
                 raise Conflict(f"Image {image_id} changed its owner just now.")
             now = lifecycle.now()

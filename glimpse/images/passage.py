@@ -10,6 +10,7 @@ from typing import Any
 from glimpse.domain.formats import ContentInspector
 from glimpse.domain.record import Image
 from glimpse.errors import Gone, SizeMismatch, TooLarge
+from glimpse.images.signatures import Verifier
 from glimpse.settings import Settings
 
 Room = Callable[[int], Awaitable[None]]
@@ -52,12 +53,19 @@ class Counted:
 
 
 class Passage(Counted):
-    """Bytes on their way into stores: counted, hashed, inspected."""
+    """Bytes on their way into stores: counted, hashed, inspected, held against their signature."""
 
     def __init__(
-        self, settings: Settings, image: Image, size: int | None, room: Room | None, alive: asyncio.Task[Any]
+        self,
+        settings: Settings,
+        image: Image,
+        size: int | None,
+        room: Room | None,
+        alive: asyncio.Task[Any],
+        verifier: Verifier | None,
     ) -> None:
         super().__init__(settings.image_size_cap, size, room, alive)
+        self._verifier = verifier
         self._algorithm = settings.hashing_algorithm
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._hash = hashlib.new(self._algorithm, usedforsecurity=False)
@@ -72,12 +80,14 @@ class Passage(Counted):
     async def through(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """The same blocks; while the store writes one, its hashes are computed beside.
 
-        Raises `SizeMismatch`, `TooLarge`, `Gone`, `UnsupportedMediaType`, the last before the stream ends, so that a
-        store never publishes what is refused.
+        Raises `SizeMismatch`, `TooLarge`, `Gone`, and before the stream ends `UnsupportedMediaType` and `BadRequest` (a
+        wrong signature), so that a store never publishes what is refused.
         """
         async for block in blocks:
             await self._count(len(block))
             work = [self._md5.update, self._hash.update, *([self._inspector.feed] if self._inspector else [])]
+            if self._verifier is not None:
+                work.append(self._verifier.update)
             if len(block) <= INLINE:
                 for step in work:
                     step(block)
@@ -93,6 +103,8 @@ class Passage(Counted):
         self._check_end()
         if self._inspector is not None:
             self._virtual_size = await asyncio.to_thread(self._inspector.conclude)
+        if self._verifier is not None:
+            await asyncio.to_thread(self._verifier.verify)
 
     def hexdigest(self) -> str:
         """The hash of all that passed."""

@@ -18,10 +18,12 @@ from glimpse.domain.import_request import COPY, DIRECT, REMOTE, ImportRequest
 from glimpse.domain.lifecycle import COPY_PROPERTY, FAILED_PROPERTY, STAGE_HOST_PROPERTY
 from glimpse.domain.record import Image, Task
 from glimpse.errors import Conflict, GlimpseError, Gone, NotFound, StoreFull
+from glimpse.images.signatures import Certificate
 from glimpse.imports.plan import Ending, Step, Work
 from glimpse.imports.steps import Admit, Convert, Describe, Fetch, Ingest, Order, Parts
 from glimpse.notifications import stores_of_import
 
+CERTIFICATE = "img_signature_certificate"  # in the input of a task, where the image is signed
 NODE_PATIENCE = timedelta(seconds=45)  # for the node that has the staged bytes, before another one gives the image back
 
 
@@ -36,7 +38,9 @@ class ImageImport:
         self._request = ImportRequest.from_task(task.input["import_req"])
         self._ids: list[str] = [store_id or parts.stores.default.id for store_id in task.input["backend"]]
         targets = [store for store_id in self._ids if (store := parts.stores.get(store_id)) is not None]
-        order = Order(parts, self._request, targets)
+        signed = task.input.get(CERTIFICATE)
+        certificate = None if signed is None else Certificate.from_json(signed)
+        order = Order(parts, self._request, targets, certificate)
         convert = "image_conversion" in parts.settings.imports.plugins and self._request.method != COPY
         self._steps: list[Step] = [Admit(order)]
         if self._request.method == REMOTE:

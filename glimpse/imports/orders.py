@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +18,11 @@ from glimpse.domain.locations import Unmeasured
 from glimpse.domain.record import Image, Task
 from glimpse.errors import BadRequest, Conflict
 from glimpse.images import import_lock
+from glimpse.images.signatures import Certificate, Signatures, Uncertified, claim_of
 from glimpse.images.staging import Staging
 from glimpse.images.tasks import Tasks
 from glimpse.imports.engine import Engine
+from glimpse.imports.image_import import CERTIFICATE
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings
 from glimpse.stores.registry import Stores
@@ -53,6 +54,7 @@ class Imports:
     policy: Policy
     stores: Stores
     staging: Staging
+    signatures: Signatures
     quotas: Quotas
     notifications: Notifications
     tasks: Tasks
@@ -65,14 +67,20 @@ class Imports:
         """Have an image imported; the work goes on after the call. `header` names a store beside the request.
 
         Raises `NotFound`, `Conflict` (its state, or something else is going on), `Forbidden`, `BadRequest`, `TooLarge`,
-        `Elsewhere`.
+        `Elsewhere`, `Unavailable` (the key manager).
         """
         task = _task(context, image_id, request, request_id)
-        try:
-            ordered = await self.quotas.run(self._order, context, request, header, task, None)
-        except Unmeasured:
-            passes = await self.filter.passes(request.uri)
-            ordered = await self.quotas.run(self._order, context, request, header, task, passes)
+        passes: bool | None = None
+        certificate: Certificate | None = None
+        while True:
+            try:
+                ordered = await self.quotas.run(self._order, context, request, header, task, passes, certificate)
+                break
+            except Unmeasured:
+                passes = await self.filter.passes(request.uri)
+            except Uncertified as unknown:
+                # Now, as the caller: whoever does the work later has no token.
+                certificate = await self.signatures.certificate(context, unknown.certificate_id)
         if ordered is not None:
             # A caller's token stays in this process, and so does work that needs it, or needs this node's files.
             here = request.method == REMOTE or (request.method == DIRECT and not self.staging.is_shared)
@@ -81,11 +89,18 @@ class Imports:
             await self.engine.begin(ordered, anywhere=not here)
 
     def _order(
-        self, context: Context, request: ImportRequest, header: str | None, task: Task, passes: bool | None
+        self,
+        context: Context,
+        request: ImportRequest,
+        header: str | None,
+        task: Task,
+        passes: bool | None,
+        certificate: Certificate | None,
     ) -> Task | None:
         """The task as it was written, None where there is nothing to do.
 
-        `passes` is what the filter says of the URI; raises `Unmeasured` where that is asked for and not known yet.
+        `passes` is what the filter says of the URI; raises `Unmeasured` where that is asked for and not known yet, and
+        `Uncertified` where a `certificate` is.
         """
         image_id = str(task.image_id)
         account = self.quotas.account(context.project_id)
@@ -104,9 +119,13 @@ class Imports:
             image = images.get(connection, image_id, context, lock=True)
             targets = self._targets(image, request, header)
             self._check_source(request, image, passes)
+            claim = None if request.method == COPY else claim_of(image.properties)
+            if claim is not None and (certificate is None or certificate.id != claim.certificate_id):
+                raise Uncertified(claim.certificate_id)
             marked = self._marked(image, request, targets, task, context)
             images.update(connection, image, marked)
-            written = _with_input(task, request, targets if self.stores.multi else [None])
+            backend = targets if self.stores.multi else [None]
+            written = _with_input(task, request, backend, None if claim is None else certificate)
             tasks.insert(connection, written)
             return marked, written, given_up
 
@@ -198,8 +217,10 @@ def _task(context: Context, image_id: str, request: ImportRequest, request_id: s
     )  # fmt: skip
 
 
-def _with_input(task: Task, request: ImportRequest, backend: list[Any]) -> Task:
-    values: Mapping[str, Any] = {"image_id": task.image_id, "import_req": request.body, "backend": backend}
+def _with_input(task: Task, request: ImportRequest, backend: list[Any], certificate: Certificate | None) -> Task:
+    values: dict[str, Any] = {"image_id": task.image_id, "import_req": request.body, "backend": backend}
+    if certificate is not None:
+        values[CERTIFICATE] = certificate.as_json()
     return replace(task, input=values)
 
 

@@ -18,6 +18,7 @@ from glimpse.domain.record import Image, Location
 from glimpse.errors import GlimpseError, NotFound, Unauthorized, Unavailable
 from glimpse.images.data import ImageData
 from glimpse.images.passage import Counted, Passage
+from glimpse.images.signatures import Certificate, Verifier, claim_of, verifier_of
 from glimpse.images.staging import Staging
 from glimpse.imports.convert import convert
 from glimpse.imports.decompress import MAGIC, decompressed, is_compressed
@@ -55,16 +56,22 @@ class Parts:
 
 @dataclass(frozen=True)
 class Order:
-    """One import: what was asked for, and the stores it goes to."""
+    """One import: what was asked for, the stores it goes to, and the certificate of an image that is signed."""
 
     parts: Parts
     request: ImportRequest
     targets: Sequence[ConfiguredStore]
+    certificate: Certificate | None = None
 
     @property
     def decompresses(self) -> bool:
         """Whether compressed bytes are stored as what is in them."""
         return "image_decompression" in self.parts.settings.imports.plugins and self.request.method != COPY
+
+    def verifier(self, image: Image) -> Verifier | None:
+        """What the bytes must be shown to, if the image is signed; a copy is of verified ones. Raises `BadRequest`."""
+        claim = None if self.request.method == COPY else claim_of(image.properties)
+        return None if claim is None else verifier_of(claim, self.certificate)
 
     async def source(self, work: Work, image: Image) -> Reader:
         """The bytes to import. Raises `NotFound`, `Unavailable`, and whatever else a place answers."""
@@ -230,7 +237,8 @@ class Ingest:
             size = self._size(image, reader, work)
             for store in self.order.targets:
                 self._tell_prepare(image, store)
-            passage = Passage(parts.settings, image, size, self._room(work), work.alive)
+            verifier = self.order.verifier(image)
+            passage = Passage(parts.settings, image, size, self._room(work), work.alive, verifier)
             blocks = self.order.blocks(image, reader) if work.file is None else reader.stream(0, None)
             checked = self._promised(image, passage.through(progress(work, "Copied", blocks)))
             async with contextlib.aclosing(checked) as stream:

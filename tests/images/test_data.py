@@ -27,6 +27,7 @@ from glimpse.errors import BadRequest, Conflict, Gone, NotFound, SizeMismatch, T
 from glimpse.images.data import ImageData
 from glimpse.images.leases import STALE, Lease, Leases, parse, this_process
 from glimpse.images.manage import Records
+from glimpse.images.signatures import PROPERTIES, Signatures
 from glimpse.images.staging import Staging
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings, load
@@ -72,9 +73,8 @@ def noted(settings: Settings) -> Noted:
 @pytest.fixture
 def data(settings: Settings, database: Database, noted: Noted) -> ImageData:
     policy, stores = Policy(settings.conf), open_stores(settings)
-    return ImageData(
-        settings, database, policy, stores, noted, Quotas(database, 0, None), Staging(settings.imports, stores)
-    )
+    quotas, staging = Quotas(database, 0, None), Staging(settings.imports, stores)
+    return ImageData(settings, database, policy, stores, noted, quotas, staging, Signatures(settings))
 
 
 @pytest.fixture
@@ -176,11 +176,12 @@ async def test_only_queued_images_take_bytes(data: ImageData, image: Image) -> N
     assert now_is(data, image).checksum == hashlib.md5(b"x").hexdigest()
 
 
-async def test_signed_images_are_not_taken_unverified(data: ImageData, records: Records) -> None:
-    names = ("img_signature", "img_signature_hash_method", "img_signature_key_type", "img_signature_certificate_uuid")
-    signed = records.create(ADMIN, {"disk_format": "raw", "container_format": "bare", **dict.fromkeys(names, "x")})
-    with pytest.raises(BadRequest, match="Signature"):
+async def test_a_signature_that_cannot_be_meant(data: ImageData, records: Records, settings: Settings) -> None:
+    """It is refused before the status changes, and before a byte is read."""
+    signed = records.create(ADMIN, {"disk_format": "raw", "container_format": "bare", **dict.fromkeys(PROPERTIES, "x")})
+    with pytest.raises(BadRequest, match="img_signature"):
         await data.upload(ADMIN, signed.id, stream(b"x"), 1, None)
+    assert now_is(data, signed).updated_at == signed.updated_at
 
 
 async def test_an_unknown_store(data: ImageData, image: Image) -> None:

@@ -62,6 +62,7 @@ BENCH_PROGRAMS = (*PROGRAMS, Program("wrk", "wrk"))
 # What is asked for by name; the whole set of versions is in constraints-NAME.txt.
 ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
     "keystone": ("keystone", "pyuwsgi"),
+    "barbican": ("barbican", "pyuwsgi"),
     "clients": ("python-openstackclient", "python-glanceclient", "openstacksdk"),
     "glance": ("glance==33.*", "pyuwsgi", "PyMySQL", "psycopg2-binary", "python-memcached"),
 }
