@@ -33,8 +33,6 @@ LOG = logging.getLogger(__name__)
 FILLING, COMPLETE, NO_ROOM = 0o640, 0o440, 0o040
 TICK = 0.02  # seconds between two looks at a file that another process fills, and between two calls to those who wait
 
-_LOCAL_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
-
 
 @dataclass(frozen=True, slots=True)
 class Source:

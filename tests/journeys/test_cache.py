@@ -384,3 +384,29 @@ def _locks(pid: int, path: Path) -> bool:
         if fields[1] == "FLOCK" and int(fields[4]) == pid and fields[5].rpartition(":")[2] == inode:
             return True
     return False
+
+
+def test_a_disk_that_fills_up_while_it_is_cached(own: Callable[..., Service], site: Site, tmp_path: Path) -> None:
+    """Downloads go on from the web server, and nothing of the image is left in the cache."""
+    home = tmp_path / "users"
+    home.mkdir()
+    service = own(with_cache(home), ("prlimit", f"--fsize={4 * MIB}", "--"))
+    data = os.urandom(6 * MIB)
+    image = elsewhere(Api(service.url, ("alice", "alice-secret")), site, data)
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(_whole, f"{service.url}/v2/images/{image}/file") for _ in range(4)]
+        assert all(answer.result() == data for answer in answers)
+    assert not list((home / "cache").rglob(image))
+
+
+def test_what_is_queued_is_fetched_after_a_restart(own: Callable[..., Service], tmp_path: Path) -> None:
+    home = tmp_path / "users"
+    home.mkdir()
+    service = own(with_cache(home))
+    image = Api(service.url, ("alice", "alice-secret")).active(b"content")["id"]
+    service.kill()
+    (home / "cache" / "queue" / image).touch()
+    (home / "cache" / "queue" / unused()).touch()
+    service.start()
+    admin = Api(service.url, ("admin", "admin-secret"))
+    wait_for(lambda: (cached(admin), state(admin)["queued_images"]) == ([image], []))
