@@ -122,6 +122,8 @@ def cloud_config(
             "show_image_direct_url": True,
             "show_multiple_locations": True,
             "use_keystone_limits": True,
+            "image_cache_dir": folder / "cache",
+            "worker_self_reference_url": "http://node.example.org:9292",
         },
         "oslo_limit": {
             **{name: keystone.authtoken()[name] for name in KEYSTONE_LOGIN},
@@ -135,6 +137,7 @@ def cloud_config(
         "fast": {"filesystem_store_datadir": folder / "fast", "store_description": "the quick one"},
         "os_glance_tasks_store": {"filesystem_store_datadir": folder / "tasks"},
         "import_filtering_opts": {"allowed_ports": f"[80,443,{web.port}]", "allowed_hosts": "[127.0.0.1]"},
-        "paste_deploy": {"flavor": "keystone"},
+        "paste_deploy": {"flavor": "keystone+caching"},
+        "oslo_concurrency": {"lock_path": folder / "locks"},
         "keystone_authtoken": dict(keystone.authtoken(memcached.address)),
     }

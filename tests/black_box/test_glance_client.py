@@ -20,13 +20,6 @@ SEEDS = Path(__file__).parents[2] / "glimpse" / "metadef_seeds"
 # What is not run here, and why.
 LEFT = {
     "bash-completion": "asks no service",
-    "cache-clean": "the cache",
-    "cache-clear": "the cache",
-    "cache-delete": "the cache",
-    "cache-list": "the cache",
-    "cache-nodes-list": "the cache",
-    "cache-prune": "the cache",
-    "cache-queue": "the cache",
     "help": "asks no service",
     "image-create-via-import": "import",
     "image-import": "import",
@@ -542,6 +535,48 @@ def test_resource_types_of_a_namespace(cloud: Cloud, namespace: str) -> None:
     assert cloud.glance("md-resource-type-deassociate", namespace, "Test::Image", user=ADMIN).out == ""
     assert "404" in cloud.glance("md-resource-type-deassociate", namespace, "Test::Image", user=ADMIN, code=1).err
     assert cloud.glance("md-namespace-resource-type-list", namespace).rows == []
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+
+def test_the_cache(cloud: Cloud, image: str) -> None:
+    def listed() -> dict[str, str]:
+        """What is in the cache, or on its way there, and how it is called."""
+        rows = cloud.glance("cache-list", user=ADMIN).rows
+        return {row["ID"]: row["State"] for row in rows}
+
+    def wait_for(state: dict[str, str]) -> None:
+        deadline = time.monotonic() + 30
+        while listed() != state:
+            assert time.monotonic() < deadline, listed()
+            time.sleep(0.2)
+
+    cloud.glance("cache-clear", user=ADMIN)
+    assert listed() == {}
+    assert cloud.glance("cache-queue", image, user=ADMIN).out == ""
+    wait_for({image: "cached"})
+    nodes = cloud.glance("cache-nodes-list", image, user=ADMIN).rows
+    assert nodes == [{"Node Reference URL": "http://node.example.org:9292"}]
+    assert cloud.glance("image-download", image, "--file", cloud.folder / "saved").out == ""
+    assert (cloud.folder / "saved").read_bytes() == CONTENT
+    assert cloud.glance("cache-clean", user=ADMIN).out == ""
+    assert cloud.glance("cache-prune", user=ADMIN).out == "Pruned 0 file(s), 0 byte(s).\n"
+    assert listed() == {image: "cached"}
+    assert cloud.glance("cache-clear", "--target", "queue", user=ADMIN).out == ""
+    assert listed() == {image: "cached"}
+    assert cloud.glance("cache-delete", image, user=ADMIN).out == ""
+    assert listed() == {}
+    cloud.glance("cache-queue", image, user=ADMIN)
+    wait_for({image: "cached"})
+    assert cloud.glance("cache-clear", "--target", "cache", user=ADMIN).out == ""
+    assert listed() == {}
+    assert cloud.glance("cache-nodes-list", image, user=ADMIN).rows == []
+    assert "Unable to queue" in cloud.glance("cache-queue", NOBODY, user=ADMIN).err
+    assert "Unable to delete" in cloud.glance("cache-delete", NOBODY, user=ADMIN).err
+    assert "not permitted" in cloud.glance("cache-queue", image).err
+    assert "not permitted" in cloud.glance("cache-prune").err
+    assert "not permitted" in cloud.glance("cache-nodes-list", image).err
 
 
 # --- signing in -------------------------------------------------------------------------------------------------------
