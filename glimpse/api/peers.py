@@ -20,8 +20,8 @@ TIMEOUT = 60  # seconds for the whole call
 LONGEST_REQUEST_ID = 64
 
 SENT_ON = "X-Glimpse-Sent-On"  # a call that has come from another node
-# What makes the call the caller's: the identity, the store that a header may name, and the form of errors.
-PASSED_ON = ("X-Auth-Token", "X-Service-Token", "Authorization", "X-Image-Meta-Store", "Accept")
+# What makes the call the caller's: identity, the store and the version that a header may name, the form of errors.
+PASSED_ON = ("X-Auth-Token", "X-Service-Token", "Authorization", "X-Image-Meta-Store", "If-Match", "Accept")
 
 
 class Peers:
