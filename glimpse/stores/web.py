@@ -31,6 +31,7 @@ REDIRECTS = 5
 REDIRECTED = frozenset({301, 302, 303, 307, 308})
 CONNECT_TIMEOUT = 30  # seconds, with the look-up of the name and TLS
 READ_TIMEOUT = 60  # seconds without a byte
+BUFFER = 256 << 10  # bytes of an answer that wait to be taken, about; hundreds of them may be open at once
 GATHERING = 0.1  # seconds that bytes wait for more to make a block with them
 
 FAILED = "The data cannot be fetched from where it is said to be."
@@ -91,7 +92,7 @@ class WebClient:
                 connector=aiohttp.TCPConnector(resolver=_Resolver(self._filter, trusted), limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),  # callers share the session, and must not share cookies
                 auto_decompress=False,
-                read_bufsize=BLOCK,
+                read_bufsize=BUFFER,
             )
         return self._session
 
