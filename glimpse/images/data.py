@@ -316,7 +316,8 @@ class ImageData:
             except (OSError, GlimpseError) as error:
                 LOG.warning("the copy of image %s stays for now: %s", image.id, error)
         await self.erase(image.locations)
-        if image.status in ("uploading", "importing"):
+        # Bytes have a number and no place yet: they are in staging.
+        if image.status == "deleted" and not image.locations and image.size is not None:
             try:
                 await self.staging.discard(image.id)
             except GlimpseError as error:
