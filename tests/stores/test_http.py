@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from glimpse.errors import Forbidden, NotFound, Unavailable
+from glimpse.errors import Forbidden, NotFound, SettingsError, Unavailable
 from glimpse.settings import FilterSettings
 from glimpse.stores import addresses
 from glimpse.stores.conformance import Harness, ReadableStore, read
@@ -194,3 +196,43 @@ async def test_a_server_that_breaks_off_does_not_pass_for_the_end(site: Site, st
 async def test_nothing_is_ever_deleted(site: Site, store: HttpStore) -> None:
     with pytest.raises(Forbidden):
         await store.delete(site.add(b"x"))
+
+
+async def test_whom_the_store_trusts(certificate: Path) -> None:
+    """By default everybody, as Glance's; a file of certificates wins over the switch (spec 4.2)."""
+    app = web.Application()
+    app.router.add_get("/x", _there)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate)
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    url = f"https://127.0.0.1:{runner.addresses[0][1]}/x"
+    for options, trusts in (
+        ({}, True),
+        ({"https_insecure": False}, False),
+        ({"https_ca_certificates_file": str(certificate)}, True),
+        ({"https_ca_certificates_file": str(certificate), "https_insecure": False}, True),
+    ):
+        store = HttpStore({**DEFAULTS, **options}, "[test]")
+        try:
+            assert await read(store, url) == b"there"
+            assert trusts
+        except Unavailable:
+            assert not trusts
+        finally:
+            await store.close()
+    await runner.cleanup()
+
+
+async def _there(request: web.Request) -> web.Response:
+    return web.Response(body=b"there")
+
+
+@pytest.mark.parametrize("text", [None, "", "no certificate"])
+def test_a_file_of_certificates_that_is_none_stops_the_start(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "ca.pem"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SettingsError, match=r"\[test\] https_ca_certificates_file: .*ca\.pem cannot be used"):
+        HttpStore({**DEFAULTS, "https_ca_certificates_file": str(path)}, "[test]")
