@@ -143,7 +143,7 @@ class Application:
         imports = Imports(
             settings, database, policy, stores, staging, signatures, quotas, notifications, tasks, web_filter, engine
         )
-        legacy_imports = LegacyImports(tasks, records, quotas, web_filter, notifications, engine)
+        legacy_imports = LegacyImports(tasks, records, quotas, web_filter, notifications, engine, signatures)
         stage = Stage(settings, database, policy, staging, data, quotas, notifications)
         self._peers = peers = Peers()
         self._operator = OperatorCalls(settings, published(foundation.schema))

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from glimpse.domain.import_request import TEXT_MAX
 from glimpse.domain.part_schemas import TASK
-from glimpse.domain.schema import TEXT_MAX, Checker, Schema, is_storable
+from glimpse.domain.schema import Checker, Schema, is_storable
 from glimpse.errors import BadRequest
 
 IMPORT = "import"  # the only kind that begins with this call; the others begin with calls on an image

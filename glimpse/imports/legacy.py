@@ -26,9 +26,11 @@ from glimpse.domain.tasks import IMPORT, NewTask
 from glimpse.errors import BadRequest, Conflict, Forbidden, GlimpseError, Unavailable
 from glimpse.images import import_lock
 from glimpse.images.manage import Records
+from glimpse.images.signatures import Certificate, Signatures, Uncertified, claim_of
 from glimpse.images.tasks import Tasks
 from glimpse.imports.convert import convert, full_disk, look_at
 from glimpse.imports.engine import Engine
+from glimpse.imports.image_import import CERTIFICATE
 from glimpse.imports.ova import extract, look_into
 from glimpse.imports.plan import Ending, Step, Work
 from glimpse.imports.steps import Admit, Fetch, Ingest, Order, Parts
@@ -53,12 +55,14 @@ class LegacyImports:
     filter: UriFilter
     notifications: Notifications
     engine: Engine
+    signatures: Signatures
 
     async def order(self, context: Context, wanted: NewTask, request_id: str) -> Task:
-        """Take an order; the work goes on after the call. Raises `BadRequest` for a place that is not allowed.
+        """Take an order; the work goes on after the call.
 
         A task of another type has no image that waits for it, so it fails at once, and so does one that describes no
-        image that this caller may have (with Glance, a moment later).
+        image that this caller may have (with Glance, a moment later). Raises `BadRequest` for a place that is not
+        allowed, and for a certificate that cannot be had where the image is signed.
         """
         now = lifecycle.now()
         task = Task(
@@ -68,32 +72,45 @@ class LegacyImports:
         )  # fmt: skip
         if wanted.type == IMPORT and not await self.filter.passes(wanted.input["import_from"]):
             raise BadRequest("The URI does not pass filtering: the service may not fetch from there.")
-        task = await self.quotas.run(self._write, context, task)
+        try:
+            task = await self.quotas.run(self._write, context, task, None)
+        except Uncertified as unknown:
+            certificate = await self.signatures.certificate(context, unknown.certificate_id)
+            task = await self.quotas.run(self._write, context, task, certificate)
         if task.status == "pending":
             await self.engine.begin(task)
         return task
 
-    def _write(self, context: Context, task: Task) -> Task:
-        """The task as it is written: with its image, or failed."""
-        image, written = None, task
+    def _write(self, context: Context, task: Task, certificate: Certificate | None) -> Task:
+        """The task as it is written: with its image, or failed. Raises `Uncertified` where a certificate is needed."""
         try:
-            image, written = self._write_with_image(context, task)
-            self.notifications.tell("image.create", image)
+            image, written = self._write_with_image(context, task, certificate)
         except Unavailable:
             raise
         except GlimpseError as error:
-            written = self.tasks.ended(task, "failure", error.message)
-            self.quotas.write(lambda connection: tasks.insert(connection, written))
+            failed = self.tasks.ended(task, "failure", error.message)
+            self.quotas.write(lambda connection: tasks.insert(connection, failed))
+            self.engine.tell_order(task, None)
+            for event in ("task.failure", "task.run"):
+                self.notifications.tell(event, failed)
+            return failed
+        self.notifications.tell("image.create", image)
         self.engine.tell_order(written, None)
         return written
 
-    def _write_with_image(self, context: Context, task: Task) -> tuple[Image, Task]:
+    def _write_with_image(self, context: Context, task: Task, certificate: Certificate | None) -> tuple[Image, Task]:
         if task.type != IMPORT:
             raise BadRequest(NOT_HERE)
         image = self.records.described(context, _description(context, task.input or {}))
         lifecycle.check_transition(image, "importing")
         image = image.with_(status="importing")
-        written = replace(task, image_id=image.id)
+        # A certificate is the key manager's to give, never the caller's.
+        given = {name: value for name, value in (task.input or {}).items() if name != CERTIFICATE}
+        if (claim := claim_of(image.properties)) is not None:
+            if certificate is None:
+                raise Uncertified(claim.certificate_id)
+            given[CERTIFICATE] = certificate.as_json()
+        written = replace(task, image_id=image.id, input=given)
         account = self.quotas.account(image.owner)
 
         def work(connection: Connection) -> None:
@@ -130,7 +147,9 @@ class LegacyImport:
         self._scratch = parts.staging.scratch
         own = replace(parts, staging=self._scratch)
         request = ImportRequest(WEB, {}, uri=given["import_from"])
-        order = Order(own, request, [parts.stores.default])
+        signed = given.get(CERTIFICATE)
+        certificate = None if signed is None else Certificate.from_json(signed)
+        order = Order(own, request, [parts.stores.default], certificate)
         is_package = given["image_properties"].get("container_format") == _PACKAGE
         unpack: list[Step] = [Unpack(own)] if is_package else []
         self._steps: Sequence[Step] = [Admit(order), Fetch(order), *unpack, Shape(own), Ingest(order)]
