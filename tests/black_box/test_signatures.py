@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
+import subprocess
+from pathlib import Path
 
 import pytest
 import requests
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.black_box.cloud import WebServer
 from tests.black_box.image_api import ImageApi
 from tests.conftest import ServiceFactory
 from tests.journeys.content import MIB, noise
 from tests.journeys.signing import Signer, dsa_key, ecdsa, rsa_pss
 from tests.rig.barbican import Barbican
+from tests.rig.clients import ClientFailed, Clients
 from tests.rig.keystone import Keystone
 from tests.rig.memcached import Memcached
+from tests.rig.process import wait_for
 from tests.rig.services import Glimpse
 
 DATA = noise(2 * MIB + 77)
@@ -22,12 +27,18 @@ DATA = noise(2 * MIB + 77)
 
 @pytest.fixture
 def service(
-    glimpse_service: ServiceFactory[Glimpse], keystone: Keystone, memcached: Memcached, barbican: Barbican
-) -> Iterator[Glimpse]:
+    glimpse_service: ServiceFactory[Glimpse],
+    keystone: Keystone,
+    memcached: Memcached,
+    barbican: Barbican,
+    service_folder: Path,
+) -> Glimpse:
     """A service that says all that it has to say into its log."""
-    yield glimpse_service(
+    return glimpse_service(
         {
-            "DEFAULT": {"debug": True, "workers": 1},
+            "DEFAULT": {"debug": True, "workers": 2},
+            "os_glance_staging_store": {"filesystem_store_datadir": service_folder / "staging"},
+            "import_filtering_opts": {"allowed_hosts": "[127.0.0.1]", "allowed_ports": "[]"},
             "paste_deploy": {"flavor": "keystone"},
             "keystone_authtoken": dict(keystone.authtoken(memcached.address)),
             "barbican": {"barbican_endpoint": barbican.url, "auth_endpoint": f"{keystone.url}/v3"},
@@ -106,6 +117,82 @@ def test_one_property_less_is_no_signature(demo: Owner) -> None:
     image, answer = demo.upload(properties)
     assert answer.status_code == 204
     assert demo.api.show(image)["status"] == "active"
+
+
+def imported(owner: Owner, properties: dict[str, str], data: bytes, method: str, web: WebServer) -> tuple[str, str]:
+    """The status of an image after its import, and what its task says."""
+    image = owner.api.create(name="signed", disk_format="raw", container_format="bare", **properties)
+    how = {"name": method}
+    if method == "glance-direct":
+        octets = {"Content-Type": "application/octet-stream"}
+        owner.api.ok("PUT", f"/v2/images/{image}/stage", data=data, headers=octets)
+    else:
+        how["uri"] = web.file("signed.img", data)
+    owner.api.ok("POST", f"/v2/images/{image}/import", json={"method": how})
+
+    def task() -> dict[str, str]:
+        (found,) = owner.api.ok("GET", f"/v2/images/{image}/tasks").json()["tasks"]
+        return dict(found)
+
+    wait_for("the end of the import", lambda: task()["status"] in ("success", "failure"), 30)
+    return owner.api.show(image)["status"], task()["message"]
+
+
+@pytest.mark.parametrize("method", ["glance-direct", "web-download"])
+def test_imports_are_verified(demo: Owner, service: Glimpse, service_folder: Path, method: str) -> None:
+    """The certificate is looked up when the import is ordered, as the caller; a wrong signature fails the task."""
+    (service_folder / "web").mkdir()
+    web = WebServer(service_folder / "web")
+    try:
+        signer = rsa_pss()
+        properties = signer.properties(DATA, demo.keep(signer.pem))
+        assert imported(demo, properties, DATA, method, web)[0] == "active"
+        status, message = imported(demo, properties, DATA[:-1] + b"?", method, web)
+        assert (status, "Signature verification failed" in message) == ("queued", True)
+    finally:
+        web.close()
+    assert len([path for path in service.data_dir.rglob("images/*") if path.is_file()]) == 1
+
+
+def test_an_import_without_its_certificate(demo: Owner) -> None:
+    """It is refused when it is ordered; the staged bytes stay."""
+    properties = rsa_pss().properties(DATA, "00000000-0000-4000-8000-000000000000")
+    image = demo.api.create(name="signed", disk_format="raw", container_format="bare", **properties)
+    octets = {"Content-Type": "application/octet-stream"}
+    demo.api.ok("PUT", f"/v2/images/{image}/stage", data=DATA, headers=octets)
+    answer = demo.api.call("POST", f"/v2/images/{image}/import", json={"method": {"name": "glance-direct"}})
+    assert answer.status_code == 400
+    assert "has nothing" in answer.text
+    assert demo.api.show(image)["status"] == "uploading"
+
+
+def test_as_the_user_guide_says(
+    demo: Owner, service: Glimpse, keystone: Keystone, clients: Clients, tmp_path: Path
+) -> None:
+    """Signed by openssl, created by the client (its own --sign-key-path writes a signature that nobody can read)."""
+    signer = rsa_pss()
+    key, content, signature = (tmp_path / name for name in ("key.pem", "content", "signature"))
+    key.write_bytes(signer.private_pem)
+    content.write_bytes(DATA)
+    sign = ["openssl", "dgst", "-sha256", "-sign", key, "-sigopt", "rsa_padding_mode:pss", "-out", signature, content]
+    subprocess.run(sign, check=True)
+    properties = {
+        "img_signature": base64.b64encode(signature.read_bytes()).decode(),
+        "img_signature_certificate_uuid": demo.keep(signer.pem),
+        "img_signature_hash_method": "SHA-256",
+        "img_signature_key_type": "RSA-PSS",
+    }
+    given = [part for name, value in properties.items() for part in ("--property", f"{name}={value}")]
+    keystone.register_image_service(service.url)
+    try:
+        env = keystone.openrc("demo", "demo")
+        clients.openstack("image", "create", "--file", content, "--disk-format", "raw", *given, "mine", env=env)
+        with pytest.raises(ClientFailed, match="Bad Request"):
+            clients.openstack("image", "create", "--file", key, "--disk-format", "raw", *given, "other", env=env)
+    finally:
+        keystone.forget_image_service()
+    (image,) = demo.api.images("?name=mine")
+    assert image["status"] == "active"
 
 
 def test_barbican_away(demo: Owner, barbican: Barbican) -> None:

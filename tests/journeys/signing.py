@@ -19,6 +19,7 @@ HASHES: dict[str, hashes.HashAlgorithm] = {
     "SHA-512": hashes.SHA512(),
 }
 
+Key = rsa.RSAPrivateKey | dsa.DSAPrivateKey | ec.EllipticCurvePrivateKey
 Sign = Callable[[bytes, hashes.HashAlgorithm], bytes]
 
 
@@ -27,6 +28,7 @@ class Signer:
     """A key of some type, with a certificate of its own."""
 
     key_type: str
+    key: Key
     sign: Sign
     certificate: x509.Certificate
 
@@ -40,6 +42,12 @@ class Signer:
         """The certificate as one gives it to Barbican."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
+    @property
+    def private_pem(self) -> bytes:
+        """The key as its owner has it in a file."""
+        form = serialization.PrivateFormat.TraditionalOpenSSL
+        return self.key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+
     def properties(self, data: bytes, certificate_id: str, hash_method: str = "SHA-256") -> dict[str, str]:
         """The properties of an image with those bytes."""
         return {
@@ -50,7 +58,7 @@ class Signer:
         }
 
 
-def _certified(key: rsa.RSAPrivateKey | dsa.DSAPrivateKey | ec.EllipticCurvePrivateKey) -> x509.Certificate:
+def _certified(key: Key) -> x509.Certificate:
     name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "signer")]), datetime.now(UTC)
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1))
@@ -64,17 +72,17 @@ def rsa_pss() -> Signer:
     def sign(data: bytes, method: hashes.HashAlgorithm) -> bytes:
         return key.sign(data, padding.PSS(padding.MGF1(method), padding.PSS.MAX_LENGTH), method)
 
-    return Signer("RSA-PSS", sign, _certified(key))
+    return Signer("RSA-PSS", key, sign, _certified(key))
 
 
 def ecdsa(curve: ec.EllipticCurve) -> Signer:
     """With a key on an elliptic curve."""
     key = ec.generate_private_key(curve)
     sign: Sign = lambda data, method: key.sign(data, ec.ECDSA(method))  # noqa: E731
-    return Signer(f"ECC_{curve.name.upper()}", sign, _certified(key))
+    return Signer(f"ECC_{curve.name.upper()}", key, sign, _certified(key))
 
 
 def dsa_key() -> Signer:
     """As in the old days."""
     key = dsa.generate_private_key(2048)
-    return Signer("DSA", key.sign, _certified(key))
+    return Signer("DSA", key, key.sign, _certified(key))
