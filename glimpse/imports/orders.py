@@ -13,7 +13,7 @@ from glimpse.db.engine import Connection, Database
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
 from glimpse.domain.import_request import COPY, DIRECT, REMOTE, WEB, ImportRequest
-from glimpse.domain.lifecycle import COPY_PROPERTY, FAILED_PROPERTY, STAGE_HOST_PROPERTY
+from glimpse.domain.lifecycle import COPY_PROPERTY, FAILED_PROPERTY, LEASE_PROPERTY, STAGE_HOST_PROPERTY
 from glimpse.domain.locations import Unmeasured
 from glimpse.domain.record import Image, Task
 from glimpse.errors import BadRequest, Conflict
@@ -202,6 +202,8 @@ def _check_state(image: Image, request: ImportRequest) -> None:
     wanted = _FROM[request.method]
     if image.status != wanted:
         raise Conflict(f"{request.method} needs an image that is {wanted}, and this one is {image.status}.")
+    if LEASE_PROPERTY in image.properties:
+        raise Conflict("The image's bytes are still being staged.")
     for name in ("container_format", "disk_format"):
         if getattr(image, name) is None:
             raise Conflict(f"'{name}' needs to be set before an import.")

@@ -231,7 +231,8 @@ class Ingest:
     async def run(self, work: Work) -> None:
         parts = self.order.parts
         image = await parts.image(work)
-        await self.undo(work)  # what a process that died has left
+        if work.lease.attempt:
+            await self.undo(work)  # what a process that died has left
         reader = await self._source(work, image)
         try:
             size = self._size(image, reader, work)

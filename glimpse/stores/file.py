@@ -9,6 +9,7 @@ A file gets its real name only after its bytes are on the disk, by a link that c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -157,7 +158,8 @@ class FileStore:
     def _discard(self, image_id: str) -> None:
         for directory, _ in self._directories:
             for leftover in [*directory.glob(f".{image_id}.*.part"), directory / image_id]:
-                leftover.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # nor is anything in what is none
+                    leftover.unlink()
 
     async def check(self) -> None:
         await self._run(self._check)

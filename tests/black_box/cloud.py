@@ -70,6 +70,10 @@ class Cloud:
                 api.ok("PUT", path, json={"namespace": namespace["namespace"], "protected": False})
             api.ok("DELETE", path)
 
+    def tasks(self, identity: str) -> str:
+        """What became of the imports of an image, to be shown with a test that fails."""
+        return ImageApi(self.service.url, self._token(ADMIN)).ok("GET", f"/v2/images/{identity}/tasks").text
+
     def rc(self, user: str) -> Mapping[str, str]:
         """The variables of a user's `openrc` file."""
         return {**self.keystone.openrc(user, user), "OS_REGION_NAME": "RegionOne"}

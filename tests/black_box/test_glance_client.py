@@ -21,9 +21,6 @@ SEEDS = Path(__file__).parents[2] / "glimpse" / "metadef_seeds"
 LEFT = {
     "bash-completion": "asks no service",
     "help": "asks no service",
-    "image-create-via-import": "import",
-    "image-import": "import",
-    "image-stage": "import",
 }
 
 
@@ -215,6 +212,125 @@ def test_lists(cloud: Cloud, image: str) -> None:
     (row,) = cloud.glance("image-list", "--include-stores", "--limit", "1", "--sort", "name:desc").rows
     assert row == {"ID": image, "Name": "disk", "Stores": "fs"}
     assert "400" in cloud.glance("image-list", "--visibility", "nope", code=1).err
+
+
+# --- import ----------------------------------------------------------------------------------------------------------
+
+FORMATS = ("--disk-format", "raw", "--container-format", "bare")
+
+
+def imported(cloud: Cloud, identity: str, stores: str, user: str = DEMO) -> dict[str, str]:
+    """The image once its import is over; it must be active, in these stores, with the right bytes."""
+    record = settled(cloud, identity, user)
+    assert record["status"] == "active", cloud.tasks(identity)
+    assert ",".join(sorted(record["stores"].split(","))) == stores
+    assert record["checksum"] == hashlib.md5(CONTENT).hexdigest()
+    target = cloud.folder / "saved"
+    cloud.glance("image-download", identity, "--file", target, user=user)
+    assert target.read_bytes() == CONTENT
+    return record
+
+
+def settled(cloud: Cloud, identity: str, user: str = DEMO) -> dict[str, str]:
+    """The image once no import works on it."""
+    deadline = time.monotonic() + 30
+    while True:
+        record = cloud.glance("image-show", identity, user=user).fields
+        if record["status"] != "importing" and "os_glance_import_task" not in record:
+            return record
+        assert time.monotonic() < deadline, record
+        time.sleep(0.2)
+
+
+def test_staged_then_imported(cloud: Cloud) -> None:
+    identity = cloud.glance("image-create", "--name", "staged", *FORMATS).fields["id"]
+    refused = cloud.glance("image-import", identity, code=1)
+    assert "can only be applied to an image in status 'uploading'" in refused.err
+    assert cloud.glance("image-stage", identity, "--file", cloud.file("disk.raw", CONTENT)).out == ""
+    holds(cloud.glance("image-show", identity).fields, {"status": "uploading", "size": str(len(CONTENT))})
+    assert "409" in cloud.glance("image-stage", identity, stdin="again", code=1).err
+    ordered = cloud.glance("image-import", identity, "--import-method", "glance-direct").fields
+    assert ordered["id"] == identity
+    record = imported(cloud, identity, "fs")
+    holds(record, {"os_glance_importing_to_stores": "", "os_glance_failed_import": "", "size": str(len(CONTENT))})
+    refused = cloud.glance("image-import", identity, code=1)
+    assert "can only be applied to an image in status 'uploading'" in refused.err
+
+
+def test_staged_from_standard_input(cloud: Cloud) -> None:
+    identity = cloud.glance("image-create", "--name", "piped", *FORMATS).fields["id"]
+    cloud.glance("image-stage", identity, "--size", "10", stdin="some bytes")
+    cloud.glance("image-import", identity, "--stores", "fast,fs")
+    record = settled(cloud, identity)
+    assert (record["status"], record["size"], sorted(record["stores"].split(","))) == ("active", "10", ["fast", "fs"])
+    other = cloud.glance("image-create", "--name", "lies", *FORMATS).fields["id"]
+    assert "400" in cloud.glance("image-stage", other, "--size", "11", stdin="some bytes", code=1).err
+    assert cloud.glance("image-show", other).fields["status"] == "queued"
+
+
+def test_created_via_import(cloud: Cloud) -> None:
+    """By each method that makes an image of something, and to each choice of stores."""
+    file, url = cloud.file("disk.raw", CONTENT), cloud.web.file("disk.raw", CONTENT)
+    assert cloud.glance("image-create-via-import", "--name", "record only").fields["status"] == "queued"
+    for source in (("--file", file), ("--import-method", "web-download", "--uri", url)):
+        for wish, stores in (
+            ((), "fs"),
+            (("--store", "fast"), "fast"),
+            (("--stores", "fast,fs"), "fast,fs"),
+            (("--all-stores", "True"), "fast,fs"),
+            (("--all-stores", "True", "--allow-failure", "False"), "fast,fs"),
+        ):
+            made = cloud.glance(
+                "image-create-via-import", "--name", "via import", "--property", "kind=1", *FORMATS, *source, *wish
+            ).fields
+            holds(imported(cloud, made["id"], stores), {"name": "via import", "kind": "1"})
+    piped = cloud.glance("image-create-via-import", "--name", "piped", *FORMATS, stdin="some bytes").fields
+    assert settled(cloud, piped["id"])["size"] == "10"
+
+
+def test_what_cannot_be_created_via_import(cloud: Cloud) -> None:
+    for arguments, text in (
+        (("--import-method", "nope", "--uri", "http://x/"), "Import method 'nope' is not valid for this cloud"),
+        (("--import-method", "web-download"), "URI is required for web-download import method"),
+        (("--import-method", "glance-direct"), "specify a --file or provide data via stdin"),
+        (("--store", "nope", "--file", cloud.file("x", b"x")), "Store 'nope' is not valid for this cloud"),
+        (("--import-method", "copy-image"), "Import method 'copy-image' cannot be used while creating the image"),
+    ):
+        assert text in cloud.glance("image-create-via-import", *FORMATS, *arguments, code=1).err
+    forbidden = cloud.glance(
+        "image-create-via-import", *FORMATS, "--import-method", "web-download", "--uri", "file:///etc/passwd", code=1
+    )
+    assert "400" in forbidden.err
+
+
+def test_from_the_web(cloud: Cloud) -> None:
+    url = cloud.web.file("disk.raw", CONTENT)
+    identity = cloud.glance("image-create", "--name", "web", *FORMATS).fields["id"]
+    web = ("--import-method", "web-download")
+    assert "Provide URI" in cloud.glance("image-import", identity, *web, code=1).err
+    assert "400" in cloud.glance("image-import", identity, *web, "--uri", "ftp://127.0.0.1/x", code=1).err
+    assert "not valid" in cloud.glance("image-import", identity, *web, "--uri", url, "--stores", "x", code=1).err
+    cloud.glance("image-import", identity, *web, "--uri", f"{url}.none")
+    assert settled(cloud, identity)["status"] == "queued"
+    cloud.glance("image-import", identity, *web, "--uri", url, "--all-stores", "True", "--allow-failure", "True")
+    imported(cloud, identity, "fast,fs")
+    assert "404" in cloud.glance("image-import", NOBODY, *web, "--uri", url, code=1).err
+
+
+def test_copied_to_other_stores(cloud: Cloud, image: str) -> None:
+    copy = ("--import-method", "copy-image")
+    assert "403" in cloud.glance("image-import", image, *copy, "--stores", "fast", code=1).err
+    cloud.glance("image-import", image, *copy, "--stores", "fast", user=ADMIN)
+    imported(cloud, image, "fast,fs")
+    assert "400" in cloud.glance("image-import", image, *copy, "--stores", "fast", user=ADMIN, code=1).err
+    cloud.glance("image-import", image, *copy, "--all-stores", "True", user=ADMIN)
+    imported(cloud, image, "fast,fs")
+    target = cloud.folder / "saved"
+    for store in ("fs", "fast"):
+        cloud.glance("image-download", image, "--prefer", store, "--file", target)
+        assert target.read_bytes() == CONTENT
+    cloud.glance("stores-delete", "--store", "fs", image, user=ADMIN)
+    imported(cloud, image, "fast")
 
 
 # --- sharing ---------------------------------------------------------------------------------------------------------

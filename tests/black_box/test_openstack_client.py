@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from typing import Any
 
 import pytest
@@ -21,10 +22,6 @@ LEFT = {
     "cached image delete": "the cache",
     "cached image list": "the cache",
     "cached image queue": "the cache",
-    "image import": "import",
-    "image stage": "import",
-    "image task list": "tasks",
-    "image task show": "tasks",
 }
 
 
@@ -240,6 +237,113 @@ def test_delete_from_one_store(cloud: Cloud, image: str) -> None:
     cloud.glance("location-add", image, "--url", cloud.web.file("copy.raw", CONTENT))
     cloud.openstack("image delete", image, "--store", "fs", user=ADMIN)
     assert shown(cloud, image)["properties"]["stores"] == "web"
+
+
+# --- import ----------------------------------------------------------------------------------------------------------
+
+
+def imported(cloud: Cloud, identity: str, stores: str) -> dict[str, Any]:
+    """The image once its import is over; it must be active, in these stores, with the right bytes."""
+    record = settled(cloud, identity)
+    assert record["status"] == "active", cloud.tasks(identity)
+    assert ",".join(sorted(record["properties"]["stores"].split(","))) == stores
+    assert record["checksum"] == hashlib.md5(CONTENT).hexdigest()
+    target = cloud.folder / "saved"
+    cloud.openstack("image save", identity, "--file", target)
+    assert target.read_bytes() == CONTENT
+    return record
+
+
+def settled(cloud: Cloud, identity: str) -> dict[str, Any]:
+    """The image once no import works on it."""
+    deadline = time.monotonic() + 30
+    while True:
+        record = shown(cloud, identity)
+        if record["status"] != "importing" and "os_glance_import_task" not in record["properties"]:
+            return record
+        assert time.monotonic() < deadline, record
+        time.sleep(0.2)
+
+
+def test_staged_then_imported(cloud: Cloud) -> None:
+    identity = cloud.openstack("image create", "staged", "-f", "json").json["id"]
+    assert "in status 'uploading'" in cloud.openstack("image import", "staged", code=1).err
+    assert cloud.openstack("image stage", "staged", "--file", cloud.file("disk.raw", CONTENT)).out == ""
+    holds(shown(cloud, identity), {"status": "uploading", "size": len(CONTENT)})
+    assert "409" in cloud.openstack("image stage", identity, stdin="again", code=1).err
+    ordered = cloud.openstack("image import", "staged", "--method", "glance-direct", "-f", "json").json
+    assert ordered["id"] == identity
+    imported(cloud, identity, "fs")
+    assert cloud.openstack("image import", identity, code=1).err
+    piped = cloud.openstack("image create", "piped", "-f", "json").json["id"]
+    cloud.openstack("image stage", "piped", "--size", "10", stdin="some bytes")
+    done = cloud.openstack("image import", "piped", "--store", "fast", "fs", "--wait", "-f", "json").json
+    assert (done["id"], shown(cloud, piped)["status"], shown(cloud, piped)["size"]) == (piped, "active", 10)
+
+
+@pytest.mark.parametrize(
+    ("wish", "stores"),
+    [
+        ((), "fs"),
+        (("--store", "fast"), "fast"),
+        (("--store", "fast", "fs"), "fast,fs"),
+        (("--store", "fast", "--allow-failure"), "fast"),
+        (("--all-stores",), "fast,fs"),
+        (("--all-stores", "--disallow-failure", "--wait"), "fast,fs"),
+        (("--all-stores", "--allow-failure"), "fast,fs"),
+    ],
+)
+def test_from_the_web(cloud: Cloud, wish: tuple[str, ...], stores: str) -> None:
+    url = cloud.web.file("disk.raw", CONTENT)
+    identity = cloud.openstack("image create", "web", "-f", "json").json["id"]
+    cloud.openstack("image import", "web", "--method", "web-download", "--uri", url, *wish)
+    imported(cloud, identity, stores)
+
+
+def test_what_cannot_be_imported(cloud: Cloud) -> None:
+    identity = cloud.openstack("image create", "web", "-f", "json").json["id"]
+    url, web = cloud.web.file("disk.raw", CONTENT), ("--method", "web-download")
+    assert "'--uri' option is required" in cloud.openstack("image import", "web", *web, code=1).err
+    assert "only supported when using" in cloud.openstack("image import", "web", "--uri", url, code=1).err
+    for forbidden in ("file:///etc/passwd", "ftp://127.0.0.1/x", "http://host.invalid/x"):
+        assert "400" in cloud.openstack("image import", "web", *web, "--uri", forbidden, code=1).err
+    assert "409" in cloud.openstack("image import", "web", *web, "--uri", url, "--store", "nope", code=1).err
+    assert cloud.openstack("image import", NOBODY, *web, "--uri", url, code=1).err
+    assert shown(cloud, identity)["status"] == "queued"
+    cloud.openstack("image import", "web", *web, "--uri", f"{url}.none")
+    assert settled(cloud, identity)["status"] == "queued"
+    assert "failure" in [task["Status"] for task in cloud.openstack("image task list", "-f", "json", user=ADMIN).json]
+
+
+def test_copied_to_other_stores(cloud: Cloud, image: str) -> None:
+    copy = ("--method", "copy-image")
+    assert "options are required" in cloud.openstack("image import", image, *copy, user=ADMIN, code=1).err
+    assert "403" in cloud.openstack("image import", image, *copy, "--store", "fast", code=1).err
+    cloud.openstack("image import", image, *copy, "--store", "fast", user=ADMIN)
+    imported(cloud, image, "fast,fs")
+    assert "400" in cloud.openstack("image import", image, *copy, "--store", "fast", user=ADMIN, code=1).err
+    cloud.openstack("image import", image, *copy, "--all-stores", "--wait", user=ADMIN)
+    imported(cloud, image, "fast,fs")
+
+
+def test_tasks_of_imports(cloud: Cloud) -> None:
+    url = cloud.web.file("disk.raw", CONTENT)
+    identity = cloud.openstack("image create", "web", "-f", "json").json["id"]
+    cloud.openstack("image import", "web", "--method", "web-download", "--uri", url)
+    imported(cloud, identity, "fs")
+    assert "403" in cloud.openstack("image task list", code=1).err
+    listed = cloud.openstack(
+        "image task list", "--sort-key", "created_at", "--status", "success", "-f", "json", user=ADMIN
+    )
+    newest = listed.json[0]
+    assert list(newest) == ["ID", "Type", "Status", "Owner"]
+    assert (newest["Type"], newest["Owner"]) == ("api_image_import", cloud.project_id(DEMO))
+    task = cloud.openstack("image task show", newest["ID"], "-f", "json", user=ADMIN).json
+    facts = {"type": "api_image_import", "status": "success", "result": {"image_id": identity}}
+    holds(task, facts)
+    assert task["input"]["import_req"]["method"] == {"name": "web-download", "uri": url}
+    assert cloud.openstack("image task show", NOBODY, user=ADMIN, code=1).err
+    assert "403" in cloud.openstack("image task show", newest["ID"], code=1).err
 
 
 # --- sharing ---------------------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ PATCH_20 = "application/openstack-images-v2.0-json-patch"
 Image = dict[str, Any]
 Body = bytes | Iterable[bytes]
 Images = list[Image]
+Task = dict[str, Any]
+Tasks = list[Task]
 
 
 def unused() -> str:
@@ -82,6 +84,56 @@ class Api:
         response = self.raw_upload(image_id, data, headers)
         assert response.status_code == 204, f"{response.status_code} {response.text}"
         assert response.content == b""
+
+    def raw_stage(self, image_id: str, data: Body, headers: Mapping[str, str] | None = None) -> httpx.Response:
+        """PUT stage; an iterable goes out chunked."""
+        return self.http.put(f"/v2/images/{image_id}/stage", content=data, headers={**OCTETS, **(headers or {})})
+
+    def staged(self, data: Body = b"content", /, **fields: Any) -> Image:
+        """A new image whose data is staged."""
+        image = self.ready(**fields)
+        response = self.raw_stage(image["id"], data)
+        assert response.status_code == 204, f"{response.status_code} {response.text}"
+        return self.show(image["id"])
+
+    def raw_import(
+        self, image_id: str, method: str | Mapping[str, Any], headers: Mapping[str, str] | None = None, **more: Any
+    ) -> httpx.Response:
+        """POST import; `method` is a name, or the whole of that member of the body."""
+        named = {"name": method} if isinstance(method, str) else method
+        return self.http.post(f"/v2/images/{image_id}/import", json={"method": named, **more}, headers=headers)
+
+    def order(self, image_id: str, method: str | Mapping[str, Any], **more: Any) -> None:
+        """POST import, which must be accepted; the work goes on after it."""
+        response = self.raw_import(image_id, method, **more)
+        assert response.status_code == 202, f"{response.status_code} {response.text}"
+        assert response.content == b""
+
+    def tasks(self, image_id: str) -> Tasks:
+        """The tasks of an image, in no order: their times are whole seconds."""
+        response = self.get(f"/v2/images/{image_id}/tasks")
+        assert response.status_code == 200, response.text
+        found: Tasks = response.json()["tasks"]
+        return found
+
+    def settled(self, image_id: str, seconds: float = 20) -> tuple[Image, Task]:
+        """The image and its only task, when that has ended and the image's lock is released; one of its tasks."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found, image = self.tasks(image_id), self.show(image_id)
+            busy = [task for task in found if task["status"] in ("pending", "processing")]
+            if found and not busy and "os_glance_import_task" not in image:
+                return self.show(image_id), found[-1]
+            assert time.monotonic() < deadline, f"{image['status']}: {found}"
+            time.sleep(0.05)
+
+    def imported(self, image_id: str, method: str | Mapping[str, Any], **more: Any) -> tuple[Image, Task]:
+        """POST import, which must be accepted, and what came of it."""
+        before = {task["id"] for task in self.tasks(image_id)}
+        self.order(image_id, method, **more)
+        image, _ = self.settled(image_id)
+        [task] = [task for task in self.tasks(image_id) if task["id"] not in before]
+        return image, task
 
     def raw_download(self, image_id: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """GET file."""
@@ -155,6 +207,11 @@ class Api:
             assert time.monotonic() < deadline, f"status is {image['status']}, not {status}"
             time.sleep(0.05)
         return image
+
+
+def web_download(url: object) -> dict[str, object]:
+    """The method of an import from the web."""
+    return {"name": "web-download", "uri": url}
 
 
 def path_of(url: str) -> str:

@@ -35,6 +35,17 @@ ON_LOOPBACK: dict[str, dict[str, object]] = {
     "import_filtering_opts": {"allowed_hosts": "[127.0.0.1]", "allowed_ports": "[]"},
 }
 
+# Imports from those web servers, to two stores; what is in which store can be seen.
+IMPORTS: dict[str, dict[str, object]] = {
+    "DEFAULT": {
+        "enabled_backends": "fs:file,fast:file,web:http",
+        "show_multiple_locations": True,
+        "image_size_cap": 4 << 20,
+    },
+    "web": {"weight": 50},
+    **ON_LOOPBACK,
+}
+
 # What shows locations and lets them be changed.
 LOCATIONS: dict[str, dict[str, object]] = {
     "DEFAULT": {
@@ -208,6 +219,20 @@ def placer(open_places: Service) -> Iterator[Callable[[str], Api]]:
     yield from signed_in(open_places, SERVICE_USERS)
 
 
+@pytest.fixture(scope="session")
+def importing(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Iterator[Service]:
+    """A service that imports from the web servers of these tests; nobody has to show who they are."""
+    yield from run(Service(tmp_path_factory.mktemp("importing"), MULTI_STORE, IMPORTS), tables)
+
+
+@pytest.fixture(scope="session")
+def importer(importing: Service) -> Iterator[Api]:
+    """That service; everybody is an administrator."""
+    caller = Api(importing.url)
+    yield caller
+    caller.close()
+
+
 @pytest.fixture
 def site() -> Iterator[Site]:
     """A web server with pages to point locations at."""
@@ -221,8 +246,12 @@ def own(tmp_path: Path, tables: Path) -> Iterator[Callable[..., Service]]:
     """`own(changes)` starts a service for this test alone, to be killed or filled up."""
     started: list[Service] = []
 
-    def start(changes: dict[str, dict[str, object]] | None = None, launcher: tuple[str, ...] = ()) -> Service:
-        service = Service(tmp_path / f"own{len(started)}", MULTI_STORE, changes, launcher)
+    def start(
+        changes: Mapping[str, Mapping[str, object]] | None = None,
+        launcher: tuple[str, ...] = (),
+        base: Mapping[str, Mapping[str, object]] = MULTI_STORE,
+    ) -> Service:
+        service = Service(tmp_path / f"own{len(started)}", base, changes, launcher)
         service.db_sync(tables)
         started.append(service)
         _running.append(service)

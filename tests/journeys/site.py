@@ -13,12 +13,15 @@ class Site:
     """A web server with pages in memory; `asked` lists the requests that came.
 
     `before` runs ahead of the bytes of each GET, `before_head` ahead of each answer; `midway` when so many of the bytes
-    that it comes with are sent.
+    that it comes with are sent. A page may have another status than 200 (`codes`), or announce another length than it
+    has, or none at all (`announced`).
     """
 
     def __init__(self) -> None:
         self.pages: dict[str, bytes] = {}
         self.asked: list[str] = []
+        self.codes: dict[str, int] = {}
+        self.announced: dict[str, int | None] = {}
         self.before: Callable[[str], object] = lambda path: None
         self.midway: tuple[int, Callable[[], object]] | None = None
         self.before_head: Callable[[str], object] = lambda path: None
@@ -41,8 +44,10 @@ class Site:
                     self.end_headers()
                     return
                 data = site.pages.get(self.path)
-                self.send_response(200 if data is not None else 404)
-                self.send_header("Content-Length", str(len(data or b"")))
+                self.send_response(site.codes.get(self.path, 200 if data is not None else 404))
+                length = site.announced.get(self.path, len(data or b""))
+                if length is not None:
+                    self.send_header("Content-Length", str(length))
                 self.end_headers()
                 if with_body and data is not None:
                     site.before(self.path)
@@ -66,6 +71,10 @@ class Site:
         path = f"/{folder}{uuid.uuid4()}"
         self.pages[path] = data
         return self.url + path
+
+    def moved(self, to: str) -> str:
+        """A URL that redirects."""
+        return self.add(to.encode(), "moved/")
 
     def stop(self) -> None:
         """Close the port."""

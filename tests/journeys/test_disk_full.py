@@ -16,7 +16,7 @@ from .service import Service
 ROOM = 4 * MIB
 
 
-def _mounted(where: Path) -> bool:
+def mounted(where: Path) -> bool:
     """Whether a small memory file system could be mounted here (root, with the right to)."""
     where.mkdir()
     if os.geteuid() != 0:
@@ -34,7 +34,7 @@ def _limited(own: Callable[..., Service]) -> Service:
 def full(own: Callable[..., Service], tmp_path: Path) -> Iterator[Service]:
     """A service whose store has room for about 4 MB."""
     small = tmp_path / "small"
-    if not _mounted(small):
+    if not mounted(small):
         yield _limited(own)
         return
     service = own({"fs": {"filesystem_store_datadir": f"{small}/images"}})
