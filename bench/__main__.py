@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import imports, latency, records, transfers
+from bench import cached, imports, latency, records, transfers
 from bench.measure import Row
 from bench.report import publish, raw, table
 from tests.rig.databases import MariaDB
@@ -32,6 +32,7 @@ def measurements(mariadb: MariaDB, source: Path) -> Mapping[str, Measurement]:
     return {
         "download": lambda folder: [transfers.downloads(folder, source, ROUNDS, 1)],
         "downloads-16": lambda folder: [transfers.downloads(folder, source, ROUNDS, transfers.MANY)],
+        "cached": lambda folder: [cached.many_of_one(folder, ROUNDS)],
         "upload": lambda folder: [transfers.uploads(folder, source, ROUNDS)],
         "imports": lambda folder: imports.downloads(folder, source, ROUNDS),
         "show-mariadb": lambda folder: [records.show(folder, mariadb.fresh_url(), ROUNDS, "MariaDB")],

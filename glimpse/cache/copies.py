@@ -27,6 +27,7 @@ from glimpse.settings import CacheSettings
 LOG = logging.getLogger(__name__)
 
 ATTEMPTS = 5  # to find a copy, or to begin one, while others publish and remove them
+REMEMBERED = 10_000  # checksums of copies, in each process
 NOT_SETTLED = 60  # seconds in which a note may be ahead of its file
 
 
@@ -122,6 +123,8 @@ class Cache:
             noted = await asyncio.to_thread(self._ledger.get, image.id)
             if noted is None:
                 return False
+            if len(self._checksums) >= REMEMBERED:
+                self._checksums.clear()
             known = self._checksums[image.id] = (identity, noted.checksum)
         if image.checksum is not None:
             return known[1] == image.checksum

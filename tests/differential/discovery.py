@@ -28,8 +28,8 @@ PATHS = (
     f"/v2/cache/{UNKNOWN}",
     f"/v2/cache/nodes/{UNKNOWN}", "/v2/cache/clean", "/v2/cache/prune",
 )  # fmt: skip
-# Not asked: what goes on after its answer, and the cache, which the two sides here do not have.
-LATER = ("/stage", "/import", "/v2/cache", "/v2/queued_images")
+# Not asked: what goes on after its answer.
+LATER = ("/stage", "/import")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -47,6 +47,7 @@ def scenarios() -> Iterator[Scenario]:
     yield Scenario("versions", list(_versions()))
     yield Scenario("methods", list(_methods()))
     yield Scenario("info", list(_info()))
+    yield Scenario("the cache, where there is none", list(_no_cache()))
     yield Scenario("paths", [get(path) for path in (
         "/v2", "/v2/", "/v2//images", "/v2/images/", "/v2/nothing", "/v2/images/x/y", "/v2/images//file",
         "/v2/Images", "/v2/images%2Fx", "/v2/image", "/v2/images.json",
@@ -106,6 +107,16 @@ def _methods() -> Iterator[Step]:
 
 # These would do something; they are asked for where they are meant.
 _MEANT = frozenset({("POST", "/v2/images"), ("POST", "/v2/metadefs/namespaces")})
+
+
+def _no_cache() -> Iterator[Step]:
+    paths = ("", "/x", f"/{UNKNOWN}", f"/nodes/{UNKNOWN}", "/nodes", "/clean", "/prune", "/x/y")
+    for user in ("member", "admin"):
+        for path in paths:
+            for method in ("GET", "PUT", "POST", "DELETE"):
+                yield Step(user, method, f"/v2/cache{path}")
+        for path in ("cached_images", "queued_images"):
+            yield get(f"/v2/{path}", user)
 
 
 def _info() -> Iterator[Step]:

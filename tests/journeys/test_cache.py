@@ -410,3 +410,29 @@ def test_what_is_queued_is_fetched_after_a_restart(own: Callable[..., Service], 
     service.start()
     admin = Api(service.url, ("admin", "admin-secret"))
     wait_for(lambda: (cached(admin), state(admin)["queued_images"]) == ([image], []))
+
+
+def test_a_service_that_is_killed_at_any_moment(own: Callable[..., Service], site: Site, tmp_path: Path) -> None:
+    """Nothing that is served afterwards is other than the image, and nothing has to be cleaned up by hand."""
+    home = tmp_path / "users"
+    home.mkdir()
+    service = own(with_cache(home))
+    data = os.urandom(6 * MIB)
+    image = elsewhere(Api(service.url, ("alice", "alice-secret")), site, data)
+    site.midway = (3 * MIB, lambda: time.sleep(0.1))
+    url = f"{service.url}/v2/images/{image}/file"
+    for moment in (0.03, 0.12, 0.14, 0.16, 0.2, 0.3):
+        with ThreadPoolExecutor(4) as pool:
+            answers = [pool.submit(_whole, url) for _ in range(4)]
+            time.sleep(moment)
+            service.kill()
+            assert {answer.result() for answer in answers} <= {None, data}
+        copy = home / "cache" / image
+        if copy.exists():
+            assert copy.read_bytes() == data
+            copy.unlink()
+        service.start()
+    assert _whole(url) == data
+    admin = Api(service.url, ("admin", "admin-secret"))
+    wait_for(lambda: cached(admin) == [image])
+    assert list((home / "cache" / "incomplete").iterdir()) == []
