@@ -91,6 +91,7 @@ def test_workers_are_minded(own: Callable[..., Service], worker: Callable[..., W
     service = own()
     there = worker(service, "--workers", "2")
     first = there.wait_for_children(2)
+    time.sleep(1.5)  # one that dies before it is ready stops the command
     os.kill(first[0], signal.SIGKILL)
     deadline = time.monotonic() + 20
     while first[0] in there.children() or len(there.children()) < 2:
