@@ -18,7 +18,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,10 @@ def _hash_name(value: str) -> str:
 
 @dataclass(frozen=True)
 class DatabaseSettings:
-    """`[database]`, with the URL as SQLAlchemy wants it. Times in seconds."""
+    """`[database]`, with the URL as SQLAlchemy wants it. Times in seconds.
+
+    With a `location_key` the URLs of locations are encrypted.
+    """
 
     url: str
     max_pool_size: int
@@ -70,6 +73,7 @@ class DatabaseSettings:
     retry_interval: int
     mysql_sql_mode: str
     mysql_wsrep_sync_wait: int | None
+    location_key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -247,9 +251,6 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
     paste = read(conf, "paste_deploy", [cfg.StrOpt("flavor", default="")])
     health = read(conf, "healthcheck", HEALTHCHECK_OPTS)
     proxy = read(conf, "oslo_middleware", [cfg.BoolOpt("enable_proxy_headers_parsing", default=False)])
-    if default["metadata_encryption_key"]:
-        # Going on without it would leave in the clear what an operator wanted protected.
-        raise refuse(conf, "DEFAULT", "metadata_encryption_key", "is not supported yet; allowed: nothing")
     events = read(conf, "oslo_messaging_notifications", NOTIFICATION_OPTS)
     flavor = _flavor(conf, paste["flavor"] or "")
     host = _bind_host(conf, flavor, default)
@@ -270,7 +271,7 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
         notification_drivers=tuple(events["driver"]),
         imports=_imports(conf, default, stores),
         cache=_cache(conf, default, paste["flavor"] or ""),
-        database=database_settings(conf),
+        database=replace(database_settings(conf), location_key=_location_key(conf, default)),
         formats=_formats(conf),
         uri_filter=_uri_filter(conf),
         image_schema=_image_schema(conf),
@@ -283,6 +284,13 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
         user_storage_quota=_storage_quota(conf, default["user_storage_quota"]),
         **{name: default[name] for name in _AS_THEY_ARE},
     )
+
+
+def _location_key(conf: cfg.ConfigOpts, default: Mapping[str, Any]) -> str:
+    key: str = default["metadata_encryption_key"] or ""
+    if key and len(key.encode()) not in (16, 24, 32):
+        raise refuse(conf, "DEFAULT", "metadata_encryption_key", "has a wrong length; allowed: 16, 24 or 32 characters")
+    return key
 
 
 _UNITS = {"": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}

@@ -96,6 +96,7 @@ def test_the_directory_of_the_environment(tmp_path: Path, monkeypatch: pytest.Mo
         ("[glance_store]\ndefault_store = tape\n", "glance_store", "default_store", "file, http"),
         ("[DEFAULT]\nuser_storage_quota = 1.5GB\n", "DEFAULT", "user_storage_quota", "KB, MB, GB or TB"),
         ("[DEFAULT]\nuser_storage_quota = -1\n", "DEFAULT", "user_storage_quota", "a whole number"),
+        ("[DEFAULT]\nmetadata_encryption_key = short\n", "DEFAULT", "metadata_encryption_key", "16, 24 or 32"),
         ("[paste_deploy]\nflavor = vanilla\n", "paste_deploy", "flavor", "keystone, http_basic"),
         ("[database]\nmax_pool_size = x\n", "database", "max_pool_size", "whole number"),
     ],
@@ -108,6 +109,15 @@ def test_a_wrong_value_is_named_in_one_line(tmp_path: Path, text: str, section: 
     assert f"[{section}] {option}" in line
     assert allowed in line
     assert "\n" not in line
+
+
+def test_the_key_of_locations_is_nowhere_repeated(tmp_path: Path) -> None:
+    found = settings(tmp_path, GOOD + "[DEFAULT]\nmetadata_encryption_key = sixteen letters!\n").database
+    assert found.location_key == "sixteen letters!"
+    assert "letters" not in repr(found)
+    with pytest.raises(SettingsError) as caught:
+        settings(tmp_path, GOOD + "[DEFAULT]\nmetadata_encryption_key = secretive\n")
+    assert "secretive" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["oracle://u:secret@h/db", "secret"])

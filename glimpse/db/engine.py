@@ -24,6 +24,7 @@ from sqlalchemy.engine import Connection as Connection  # what floors above call
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from glimpse.db import sealing
 from glimpse.errors import Conflict, SettingsError, Unavailable
 from glimpse.settings import DatabaseSettings
 
@@ -129,6 +130,8 @@ def open_engine(settings: DatabaseSettings, autocommit: bool = False) -> Engine:
 
 def _create(url: URL, settings: DatabaseSettings, autocommit: bool) -> Engine:
     options: dict[str, Any] = {"pool_recycle": settings.recycle, "connect_args": _connect_args(url, settings)}
+    if settings.location_key:
+        options["execution_options"] = {sealing.KEY: settings.location_key.encode()}
     if autocommit:
         options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
     if url.get_backend_name() == "sqlite":

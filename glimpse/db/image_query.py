@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from glimpse.db import additions, image_documents
+from glimpse.db import additions, image_documents, sealing
 from glimpse.db.image_filters import (
     GLANCES,
     Condition,
@@ -86,7 +86,10 @@ def _find(connection: Connection, query: ImageQuery, context: Context) -> list[I
     rows = _up_to_edge(connection, form, {**values, "skipped": query.limit - 1}) if form.sorts_all else []
     if len(rows) < query.limit:
         rows = _page(form).run(connection, values)
-    found = [image_documents.read(row[1], context) or from_rows(connection, row[0], context) for row in rows]
+    found = [
+        sealing.unsealed(connection, image_documents.read(row[1], context)) or from_rows(connection, row[0], context)
+        for row in rows
+    ]
     return [image for image in found if image is not None]
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from glimpse.db import galera, image_documents
+from glimpse.db import galera, image_documents, sealing
 from glimpse.db.prepared import Prepared
 from glimpse.db.tables import image_locations, image_members, image_properties, image_tags, images
 from glimpse.domain.context import Context
@@ -72,7 +72,11 @@ def get(connection: Connection, image_id: str, context: Context, lock: bool = Fa
 def _from_document(connection: Connection, image_id: str, context: Context) -> Image | None:
     statement = _document(connection.dialect.name)
     rows = statement.run(connection, {"image_id": image_id, "project": context.project_id})
-    return image_documents.read(rows[0][1], context) or from_rows(connection, image_id, context) if rows else None
+    if not rows:
+        return None
+    return sealing.unsealed(connection, image_documents.read(rows[0][1], context)) or from_rows(
+        connection, image_id, context
+    )
 
 
 def from_rows(connection: Connection, image_id: str, context: Context, lock: bool = False) -> Image | None:
@@ -90,7 +94,7 @@ def from_rows(connection: Connection, image_id: str, context: Context, lock: boo
         elif kind == "m":
             shared |= a == context.project_id and row["visibility"] == "shared" and row["owner"] != a
         elif c == "active":
-            locations.append(Location(a, json.loads(b) if b else {}, c, child_id))
+            locations.append(Location(sealing.unseal(connection, a), json.loads(b) if b else {}, c, child_id))
     return Image(
         **{**row, "updated_at": row["updated_at"] or row["created_at"]},
         properties=properties,
@@ -157,7 +161,7 @@ def _update_locations(connection: Connection, before: Image, after: Image) -> No
         if location.id is None:
             add_location(connection, after.id, location, after.updated_at)
         elif location != known[location.id]:
-            values = {"value": location.url, "meta_data": json.dumps(dict(location.metadata))}
+            values = {"value": sealing.seal(connection, location.url), "meta_data": json.dumps(dict(location.metadata))}
             row = image_locations.update().where(image_locations.c.id == location.id)
             connection.execute(row.values(**values, updated_at=after.updated_at))
     for gone in known.keys() - {location.id for location in after.locations}:
@@ -215,8 +219,9 @@ def add_location(connection: Connection, image_id: str, location: Location, when
     """Record one more place that holds the bytes."""
     connection.execute(
         image_locations.insert().values(
-            image_id=image_id, value=location.url, meta_data=json.dumps(dict(location.metadata)),
-            status=location.status, created_at=when, updated_at=when, deleted=False,
+            image_id=image_id, value=sealing.seal(connection, location.url),
+            meta_data=json.dumps(dict(location.metadata)), status=location.status, created_at=when, updated_at=when,
+            deleted=False,
         )
     )  # fmt: skip
 

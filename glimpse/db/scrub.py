@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from glimpse.db import galera, images
+from glimpse.db import galera, images, sealing
 from glimpse.db.tables import image_locations, image_members, image_properties, image_tags
 from glimpse.db.tables import images as image_table
 from glimpse.domain.lifecycle import DEACTIVATED_PROPERTY
@@ -68,8 +68,8 @@ def due(connection: Connection, until: Deadlines, now: datetime, after: int = 0)
         .limit(PAGE)
     )
     return [
-        Waiting(image_id, Location(url, json.loads(metadata or "{}"), status, number))
-        for image_id, url, metadata, status, number in connection.execute(query)
+        Waiting(image_id, Location(sealing.unseal(connection, text), json.loads(metadata or "{}"), status, number))
+        for image_id, text, metadata, status, number in connection.execute(query)
     ]
 
 
@@ -102,7 +102,7 @@ def claim(connection: Connection, waiting: Waiting, now: datetime, marks: Collec
     if row is None:
         return None
     live = sa.select(_places.value).where(_places.image_id == waiting.image_id, _places.deleted == sa.false())
-    if location.url in connection.execute(live).scalars().all():
+    if any(location.url == sealing.unseal(connection, text) for text in connection.execute(live).scalars().all()):
         images.erased(connection, location)
         return None
     stamp: datetime = max(now, row[0].replace(microsecond=0) + timedelta(seconds=1))
@@ -172,7 +172,9 @@ def restorable(connection: Connection, image_id: str) -> list[Location]:
     query = sa.select(*columns).where(_places.image_id == image_id, _places.status == _PENDING).order_by(_places.id)
     rows = connection.execute(query).all()
     together = [row for row in rows if row[4] == deleted_at] or rows
-    return [Location(row[0], json.loads(row[1] or "{}"), row[2], row[3]) for row in together]
+    return [
+        Location(sealing.unseal(connection, row[0]), json.loads(row[1] or "{}"), row[2], row[3]) for row in together
+    ]
 
 
 def _deleted_at(connection: Connection, image_id: str) -> datetime:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from tests.black_box.image_api import ImageApi
 from tests.conftest import ServiceFactory
@@ -214,3 +215,56 @@ def test_quotas_in_a_database_that_only_glance_synced(
     api.upload(second, CONTENT)
     assert "up to date" in glance.manage("db", "check").lower()
     assert "Traceback" not in glimpse.logs
+
+
+def test_encrypted_locations(
+    mariadb: MariaDB, glance_service: ServiceFactory[Glance], glimpse_service: ServiceFactory[Glimpse], tmp_path: Path
+) -> None:
+    """`metadata_encryption_key`: each reads what the other wrote, and gives it back; nothing is there in the clear."""
+    policy, images = tmp_path / "policy.yaml", tmp_path / "images"
+    rules = ("add_image", "modify_image", "upload_image", "delete_image", "get_image", "get_images", "download_image",
+             "get_image_location", "set_image_location", "delete_image_location")  # fmt: skip
+    policy.write_text("".join(f'"{rule}": ""\n' for rule in rules))  # without identity Glance lets nobody create
+    url = mariadb.fresh_url()
+    sections: dict[str, dict[str, object]] = {
+        "DEFAULT": {"metadata_encryption_key": "sixteen letters!", "show_multiple_locations": True},
+        "database": {"connection": url}, "fs": {"filesystem_store_datadir": images},
+        "oslo_policy": {"policy_file": policy},
+    }  # fmt: skip
+    glance = glance_service(sections, start=False)
+    glance.manage("db_sync")
+    glance.start()
+    glimpse = glimpse_service(sections, start=False)
+    glimpse.start()
+    apis = [ImageApi(glance.url, None), ImageApi(glimpse.url, None)]
+    made = []
+    for api in apis:
+        identity = api.create(name="x", disk_format="raw", container_format="bare")
+        api.upload(identity, CONTENT)
+        made.append(identity)
+    assert "file:" not in "".join(rows(url, "SELECT value FROM image_locations"))
+    for identity in made:
+        for number, api in enumerate(apis):
+            [place] = api.show(identity)["locations"]
+            assert place["url"] == (images / identity).as_uri()
+            assert api.download(identity) == CONTENT
+            api.change(identity, {"op": "add", "path": "/os_version", "value": str(number)})
+    wrong = {**sections, "DEFAULT": {**sections["DEFAULT"], "metadata_encryption_key": "another sixteen!"}}
+    stranger = glimpse_service(wrong, start=False)
+    stranger.start()
+    for path in (f"/v2/images/{made[0]}", f"/v2/images/{made[0]}/file", "/v2/images"):
+        assert ImageApi(stranger.url, None).call("GET", path).status_code == 503
+    assert ImageApi(stranger.url, None).call("DELETE", f"/v2/images/{made[0]}").status_code == 503
+    assert "metadata_encryption_key is not the one" in stranger.logs
+    for identity, api in zip(made, reversed(apis), strict=True):
+        api.delete(identity)
+    assert list(images.iterdir()) == []
+
+
+def rows(url: str, query: str) -> list[str]:
+    """The first column of what a database answers."""
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        found = [str(row[0]) for row in connection.execute(sa.text(query))]
+    engine.dispose()
+    return found
