@@ -24,6 +24,7 @@ LOG = logging.getLogger(__name__)
 
 LOOK = 30.0  # seconds between two looks into the queue
 TIDY_EVERY = 10  # looks
+AT_ONCE = 2  # queued images that one process fetches
 
 _EVERYBODY = Context(is_admin=True)
 
@@ -38,6 +39,7 @@ class Caching:
     stores: Stores
     cache: Cache | None
     _fetching: set[asyncio.Task[None]] = field(default_factory=set)
+    _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     # --- calls (API reference, Cache Manage) -------------------------------------------------------------------------
 
@@ -112,7 +114,8 @@ class Caching:
             image = await asyncio.to_thread(self.database.read, lambda c: images.get(c, image_id, _EVERYBODY))
             if image.status == "active":
                 opener = partial(open_any, self.stores, image, in_order(self.stores, image, ()))
-                await self.cache.fetch(image, opener)
+                async with self._turn:
+                    await self.cache.fetch(image, opener)
         except (NotFound, TooLarge) as error:
             LOG.warning("image %s is not fetched into the cache: %s", image_id, error.message)
         except GlimpseError as error:
