@@ -11,11 +11,18 @@ from glimpse.domain.formats import ContentInspector
 from glimpse.domain.record import Image
 from glimpse.errors import Gone, SizeMismatch, TooLarge
 from glimpse.images.signatures import Verifier
-from glimpse.settings import Settings
+from glimpse.settings import FormatSettings, Settings
 
 Room = Callable[[int], Awaitable[None]]
 
 INLINE = 64 * 1024  # bytes; a thread costs more than hashing so little
+
+
+def inspector_for(image: Image, formats: FormatSettings) -> ContentInspector | None:
+    """What looks into the bytes of an image; None for a container, whose content is nobody's disk."""
+    if image.container_format != "bare":
+        return None
+    return ContentInspector(image.disk_format or "", formats.require_match, formats.gpt_checks_nonfatal)
 
 
 class Counted:
@@ -69,12 +76,7 @@ class Passage(Counted):
         self._algorithm = settings.hashing_algorithm
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._hash = hashlib.new(self._algorithm, usedforsecurity=False)
-        self._inspector: ContentInspector | None = None
-        if image.container_format == "bare":
-            formats = settings.formats
-            self._inspector = ContentInspector(
-                image.disk_format or "", formats.require_match, formats.gpt_checks_nonfatal
-            )
+        self._inspector = inspector_for(image, settings.formats)
         self._virtual_size: int | None = None
 
     async def through(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

@@ -23,11 +23,13 @@ from glimpse.db import images, tasks
 from glimpse.db.engine import Connection, Database
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
+from glimpse.domain.formats import ContentInspector
 from glimpse.domain.locations import NewLocation, Unmeasured
 from glimpse.domain.record import Image, Location, Task
-from glimpse.errors import BadRequest, Conflict, Forbidden, GlimpseError, NotFound, Unavailable
+from glimpse.errors import BadRequest, Conflict, Forbidden, GlimpseError, NotFound, Unavailable, UnsupportedMediaType
 from glimpse.images import import_lock
 from glimpse.images.locations import Locations, is_web
+from glimpse.images.passage import inspector_for
 from glimpse.images.tasks import Tasks
 from glimpse.imports.engine import SYSTEM, Engine, require
 from glimpse.imports.plan import Ending, Step, Work
@@ -176,9 +178,10 @@ class Look:
 
 @dataclass(frozen=True)
 class Hash:
-    """What the bytes hash to, where that is wanted.
+    """What the bytes hash to, where that is wanted, and on the way what they are.
 
-    An image that waits for it and does not get what its caller promised is refused; else no hash is no harm.
+    An image that waits for it is refused when its bytes are not what its caller promised, or nothing that could be
+    uploaded. One that is active already keeps its place: no hash is no harm, and for bad content it is deactivated.
     """
 
     parts: LocationParts
@@ -196,8 +199,9 @@ class Hash:
         for attempt in range(settings.http_retries + 1):
             if attempt:
                 await asyncio.sleep(min(attempt, 5))
+            inspector = inspector_for(image, settings.formats)
             try:
-                facts = await self._digest(location, image.size, algorithm)
+                facts = await self._digest(location, image.size, algorithm, inspector)
                 break
             except GlimpseError as error:
                 LOG.info("image %s: hashing failed, attempt %d: %s", image.id, attempt + 1, error.message)
@@ -209,17 +213,28 @@ class Hash:
         if self.wanted.value and facts["os_hash_value"] != self.wanted.value.lower():
             raise _refused(image.id, "its bytes are others than promised")
         work.facts = facts
+        try:
+            if inspector is not None:
+                await asyncio.to_thread(inspector.conclude)
+        except UnsupportedMediaType as error:
+            if image.status == "importing":
+                raise _refused(image.id, error.message) from error
+            LOG.warning("image %s is deactivated: %s", image.id, error.message)
+            work.facts, work.said = {**facts, "status": "deactivated"}, f"The image is deactivated: {error.message}"
 
-    async def _digest(self, location: Location, size: int | None, algorithm: str) -> dict[str, str]:
+    async def _digest(
+        self, location: Location, size: int | None, algorithm: str, inspector: ContentInspector | None
+    ) -> dict[str, str]:
         store = self.parts.stores.holding(location)
         if store is None:
             raise NotFound("No configured store understands the location.")
         md5, other = hashlib.md5(usedforsecurity=False), hashlib.new(algorithm, usedforsecurity=False)
+        work = [md5.update, other.update, *([inspector.feed] if inspector else [])]
         read = 0
         reader = await store.store.open(location.url)
         try:
             async for block in reader.stream(0, None):
-                await asyncio.gather(asyncio.to_thread(md5.update, block), asyncio.to_thread(other.update, block))
+                await asyncio.gather(*(asyncio.to_thread(step, block) for step in work))
                 read += len(block)
                 if size is not None and read > size:
                     break
@@ -253,7 +268,10 @@ class LocationImport:
             return Ending(None)
         # Without a hash there is no algorithm either.
         learnt: dict[str, str | None] = {**work.facts} if work.facts else {"os_hash_algo": None}
+        found = learnt.pop("status", None)
         after = "active" if image.status == "importing" else image.status
+        if image.status == "active" and found is not None:
+            after = found
         images.set_status(connection, image.id, image.status, after, now, **learnt)
         return Ending(image.with_(status=after, updated_at=now, **learnt), [("image.update", {})])
 

@@ -14,7 +14,7 @@ import pytest
 
 from .client import Api, Image, add, replace, unused
 from .conftest import ON_LOOPBACK
-from .content import MIB, noise
+from .content import MIB, flat_descriptor, noise, qcow2
 from .service import Service
 from .site import Site
 from .test_locations import place
@@ -110,6 +110,36 @@ def test_a_refused_location_never_comes_to_life(placer: Who, site: Site) -> None
         shown = alice.show(image["id"])
         assert (shown["status"], shown["size"], len(shown["locations"])) == ("active", 7, 1)
         assert alice.download(image["id"]) == data
+
+
+HARMFUL = {
+    "OSSA-2015-014, a backing file": ("qcow2", qcow2(backing=512)),
+    "OSSA-2024-001, a data file": ("qcow2", qcow2(features=0b100)),
+    "OSSA-2023-002, a flat VMDK": ("vmdk", flat_descriptor()),
+    "in disguise": ("raw", qcow2(backing=512)),
+    "another format": ("qcow2", noise(70_000)),
+}
+
+
+@pytest.mark.better_than_glance  # which never looks into what is not uploaded
+@pytest.mark.parametrize("case", HARMFUL)
+def test_content_that_no_upload_could_have(placer: Who, site: Site, case: str) -> None:
+    """Refused where the image waits for its hash, else switched off when its bytes are known."""
+    alice, admin = placer("alice"), placer("admin")
+    disk_format, data = HARMFUL[case]
+    waits = alice.ready(disk_format=disk_format)
+    assert post(alice, waits["id"], site.add(data), **sha256(data)).status_code == 202
+    shown, task = ended(alice, waits["id"])
+    assert (shown["status"], task["status"]) == ("queued", "failure")
+    assert alice.raw_download(waits["id"]).status_code == 204
+    at_once = alice.ready(disk_format=disk_format)
+    assert post(alice, at_once["id"], site.add(data)).status_code == 202
+    shown, task = ended(alice, at_once["id"])
+    assert (shown["status"], task["status"]) == ("deactivated", "success")
+    assert "deactivated" in task["message"]
+    assert shown["checksum"] == hashlib.md5(data).hexdigest()
+    assert alice.raw_download(at_once["id"]).status_code == 403
+    assert admin.download(at_once["id"]) == data
 
 
 @pytest.mark.parametrize("path", ["/none", "/none?x=" + 500 * "y", "/white space"])
