@@ -6,7 +6,7 @@ server (`bind_host`, `workers`, …) is back, because Glimpse has one. A value t
 with one line: file, section, option, what is allowed.
 
 Options of a store driver are declared by the driver and read with `Settings.group`; options of libraries
-(`[keystone_authtoken]`, `[oslo_policy]`, `[oslo_limit]`) by the libraries, from `Settings.conf`.
+(`[keystone_authtoken]`, `[oslo_policy]`, `[oslo_limit]`, `[key_manager]`) by the libraries, from `Settings.conf`.
 """
 
 from __future__ import annotations
