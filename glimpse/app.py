@@ -1,21 +1,14 @@
-"""Settings in, application out: the only place where the parts meet. And the way of a request, first to last."""
+"""The way of a request, first to last, and what its handlers are made of."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from aiohttp import web
 
-from glimpse.access.auth import Auth, Call, open_auth
-from glimpse.access.limits import KeystoneLimits
+from glimpse.access.auth import Call
 from glimpse.access.policy import Policy, refuse_anonymous
-from glimpse.access.protection import Protection
-from glimpse.access.quota import Quotas
-from glimpse.access.waiting import WaitingThreads
 from glimpse.api import openapi, wire
 from glimpse.api.cache import CacheCalls
 from glimpse.api.cors import Cors
@@ -31,137 +24,27 @@ from glimpse.api.peers import Peers
 from glimpse.api.routes import Calls, Route, Router
 from glimpse.api.tasks import TaskCalls
 from glimpse.api.wire import Reply, Request
-from glimpse.cache.copies import Cache
-from glimpse.cache.ledger import prepare
-from glimpse.db.engine import Database
-from glimpse.domain.record import Task
-from glimpse.domain.schema import ImageSchema
-from glimpse.errors import BadRequest, GlimpseError, NotImplementedMethod, SettingsError
-from glimpse.images.caching import Caching
-from glimpse.images.data import ImageData
-from glimpse.images.locations import Locations
-from glimpse.images.manage import Records
-from glimpse.images.scrub import Scrubber
+from glimpse.errors import BadRequest, GlimpseError, NotImplementedMethod
 from glimpse.images.sharing import Sharing
-from glimpse.images.signatures import Signatures, check_key_manager
-from glimpse.images.stage import Stage
-from glimpse.images.staging import Staging
-from glimpse.images.tasks import Tasks
-from glimpse.imports import legacy, location, orders
-from glimpse.imports.broker import open_broker
-from glimpse.imports.convert import check_conversion
-from glimpse.imports.engine import Engine
-from glimpse.imports.image_import import ImageImport
-from glimpse.imports.legacy import LegacyImport, LegacyImports
-from glimpse.imports.location import LocationImport, LocationOrders, LocationParts
-from glimpse.imports.orders import Imports
-from glimpse.imports.plan import Plan
-from glimpse.imports.steps import Parts
 from glimpse.metadefs.manage import Metadefs
-from glimpse.notifications import Notifications, check_notifications
-from glimpse.settings import Settings
-from glimpse.stores.registry import open_stores
-from glimpse.stores.uri_filter import UriFilter
-from glimpse.stores.web import WebClient
+from glimpse.service import Foundation, Service
 
 LOG = logging.getLogger(__name__)
 ACCESS_LOG = logging.getLogger("glimpse.access")
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
-IDENTITY_THREADS = 8  # per worker
-
-
-@dataclass(frozen=True)
-class Foundation:
-    """What is checked once, before the first process forks: a mistake in it stops the start. Raises `SettingsError`."""
-
-    settings: Settings
-    policy: Policy
-    schema: ImageSchema
-    protection: Protection
-    auth: Auth
-    limits: KeystoneLimits | None
-
-
-def lay_foundation(settings: Settings) -> Foundation:
-    """Check everything that configuration can get wrong, without connecting anywhere. Raises `SettingsError`."""
-    policy = Policy(settings.conf)
-    open_stores(settings)
-    Database(settings.database, settings.record_threads).close()
-    check_notifications(settings)
-    check_conversion(settings)
-    check_key_manager(settings.conf)
-    if settings.cache.directory:
-        prepare(settings.cache)
-    formats, extra = settings.formats, settings.image_schema
-    try:
-        schema = ImageSchema(formats.container_formats, formats.disk_formats, extra.properties, extra.required)
-    except ValueError as error:
-        raise SettingsError(f"schema-image.json: {error}") from error
-    limits = KeystoneLimits(settings.conf) if settings.use_keystone_limits else None
-    return Foundation(settings, policy, schema, Protection(settings, policy), open_auth(settings, policy), limits)
 
 
 class Application:
-    """The service in one process. `handle` answers requests; `start` and `stop` frame its life."""
+    """The API in one process: `handle` answers requests with what the service has."""
 
-    def __init__(self, foundation: Foundation) -> None:
+    def __init__(self, foundation: Foundation, service: Service) -> None:
         self.settings = settings = foundation.settings
         self._auth, policy = foundation.auth, foundation.policy
-        self._database = database = Database(settings.database, settings.record_threads)
-        self._stores = stores = open_stores(settings)
-        self._notifications = notifications = Notifications(settings)
-        self._quotas = quotas = Quotas(database, settings.user_storage_quota, foundation.limits)
-        records = Records(
-            settings, database, policy, foundation.schema, foundation.protection, stores, notifications, quotas
-        )
-        self._staging = staging = Staging(settings.imports, stores)
-        cache = Cache(settings.cache, database) if settings.cache.directory else None
-        self._caching = Caching(settings.cache, database, policy, stores, cache)
-        self._signatures = signatures = Signatures(settings)
-        self._data = data = ImageData(
-            settings, database, policy, stores, notifications, quotas, staging, signatures, cache
-        )
-        web_filter = UriFilter(settings.uri_filter)
-        self._scrubber = Scrubber(settings, database, stores)
-        locations = Locations(settings, database, policy, stores, self._scrubber, notifications, web_filter)
-        tasks = Tasks(settings, database, policy)
-        self._web = WebClient(web_filter)
-        self._identity = WaitingThreads("identity", IDENTITY_THREADS, "the identity service")
-        parts = Parts(
-            settings, database, stores, staging, data, quotas, notifications, self._web,
-            catalogue=lambda token: self._identity.run(self._auth.catalogue, token),
-        )  # fmt: skip
-        location_parts = LocationParts(settings, database, stores, locations, quotas, notifications)
-        plans: dict[str, Callable[[Task], Plan]] = {
-            orders.TYPE: lambda task: ImageImport(parts, task),
-            location.TYPE: lambda task: LocationImport(location_parts, task),
-            legacy.TYPE: lambda task: LegacyImport(parts, task),
-        }
-        self._broker = broker = open_broker(settings)
-        self._engine = engine = Engine(settings.imports.at_once, database, quotas, tasks, notifications, plans, broker)
-        imports = Imports(
-            settings, database, policy, stores, staging, signatures, quotas, notifications, tasks, web_filter, engine
-        )
-        legacy_imports = LegacyImports(tasks, records, quotas, web_filter, notifications, engine, signatures)
-        stage = Stage(settings, database, policy, staging, data, quotas, notifications)
-        self._peers = peers = Peers()
+        self._service = service
+        self._peers = Peers()
         self._operator = OperatorCalls(settings, published(foundation.schema))
-        image_calls = ImageCalls(settings, records, stores)
-        self._calls = Calls(
-            cache=CacheCalls(self._caching),
-            images=image_calls,
-            image_data=ImageDataCalls(settings, database, records, data, image_calls, stage, peers),
-            image_parts=ImagePartCalls(records, Sharing(settings, database, policy, notifications)),
-            imports=ImportCalls(settings, stage, imports, peers),
-            info=InfoCalls(settings, policy, stores, quotas),
-            locations=LocationCalls(
-                image_calls, locations, LocationOrders(database, policy, stores, locations, tasks, engine), tasks
-            ),
-            metadefs=MetadefCalls(settings, Metadefs(database, policy, notifications)),
-            operator=self._operator,
-            tasks=TaskCalls(settings, database, tasks, legacy_imports),
-        )
+        self._calls = self._all_calls(policy)
         self._router = Router()
         self._cors = Cors(settings.conf)
         self._accepted = self._operator.accepted()
@@ -170,42 +53,28 @@ class Application:
         )
         self.draining = False
         self.busy: set[web.RequestHandler] = set()  # connections with a request in work
-        self._sweepers: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
-        """Begin the work that goes on beside requests."""
-        self._notifications.start()
-        self._sweepers = [
-            asyncio.create_task(self._data.keep_sweeping()),
-            asyncio.create_task(self._scrubber.keep_scrubbing()),
-            asyncio.create_task(self._engine.keep_looking()),
-            asyncio.create_task(self._caching.keep_house()),
-        ]
-        if self._broker is not None:
-            self._sweepers.append(asyncio.create_task(self._broker.start(self._engine.take, self._engine.room)))
+    def _all_calls(self, policy: Policy) -> Calls:
+        settings, service = self.settings, self._service
+        database, records = service.database, service.records
+        images = ImageCalls(settings, records, service.stores)
+        sharing = Sharing(settings, database, policy, service.notifications)
+        return Calls(
+            cache=CacheCalls(service.caching),
+            images=images,
+            image_data=ImageDataCalls(settings, database, records, service.data, images, service.stage, self._peers),
+            image_parts=ImagePartCalls(records, sharing),
+            imports=ImportCalls(settings, service.stage, service.imports, self._peers),
+            info=InfoCalls(settings, policy, service.stores, service.quotas),
+            locations=LocationCalls(images, service.locations, service.location_orders, service.tasks),
+            metadefs=MetadefCalls(settings, Metadefs(database, policy, service.notifications)),
+            operator=self._operator,
+            tasks=TaskCalls(settings, database, service.tasks, service.legacy_imports),
+        )
 
-    def rest(self) -> None:
-        """Begin no more work beside requests."""
-        self._engine.rest()
-
-    async def stop(self, patience: float) -> None:
-        """End it and let go of connections, when no request runs any more; tasks get so many seconds."""
-        for sweeper in self._sweepers:
-            sweeper.cancel()
-        await asyncio.gather(*self._sweepers, return_exceptions=True)
-        if self._broker is not None:
-            await self._broker.stop()
-        await self._engine.stop(patience)
-        await self._caching.stop()
-        self._identity.close()
-        self._quotas.close()
-        self._signatures.close()
-        await asyncio.to_thread(self._notifications.stop)
-        await self._web.close()
+    async def close(self) -> None:
+        """Let go of what only requests need."""
         await self._peers.close()
-        await self._staging.close()
-        await self._stores.close()
-        self._database.close()
 
     async def handle(self, incoming: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. Whatever happens, the client gets a status, and the log one line."""
@@ -266,7 +135,7 @@ class Application:
         call = Call(incoming.headers, incoming.method, path)
         context = self._auth.known(call)
         if context is None:
-            context = await self._identity.run(self._auth.identify, call)
+            context = await self._service.identity.run(self._auth.identify, call)
         incoming[wire.CALLER] = context
         route, parts = self._router.find(incoming.method, f"/v2/{rest}")
         if route.method != "GET":
@@ -285,7 +154,7 @@ class Application:
             request = Request(
                 request.context, request.parts, request.query, request.headers, request.base, await whole_body(incoming)
             )
-        run = self._quotas.run if route.limited else self._database.run
+        run = self._service.quotas.run if route.limited else self._service.database.run
         reply = await run(route.record(self._calls), request)
         return wire.tagged(reply, request.headers.get("If-None-Match")) if route.method == "GET" else reply
 

@@ -30,8 +30,9 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from oslo_log import log as oslo_log
 
-from glimpse.app import Application, Foundation, lay_foundation
+from glimpse.app import Application
 from glimpse.errors import SettingsError
+from glimpse.service import Foundation, Service, lay_foundation
 from glimpse.settings import Settings, url_without_password
 
 LOG = logging.getLogger(__name__)
@@ -287,17 +288,17 @@ async def _work(foundation: Foundation, listener: socket.socket | None, ready: i
         loop.add_signal_handler(number, stop.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _MINDED)
     loop.set_default_executor(ThreadPoolExecutor(BYTE_THREADS, "bytes"))
-    application = Application(foundation)
-    door = await _Door.open(application, listener, foundation.settings) if listener is not None else None
-    application.start()
+    service = Service(foundation)
+    door = await _Door.open(Application(foundation, service), listener) if listener is not None else None
+    service.start()
     os.write(ready, b"1")
     os.close(ready)
     await stop.wait()
     deadline = time.monotonic() + (foundation.settings.graceful_shutdown_timeout or math.inf)
-    application.rest()
+    service.rest()
     if door is not None:
         await door.close()
-    await application.stop(deadline - time.monotonic())
+    await service.stop(deadline - time.monotonic())
 
 
 class _Door:
@@ -310,8 +311,9 @@ class _Door:
         self._limit = limit
 
     @classmethod
-    async def open(cls, application: Application, listener: socket.socket, settings: Settings) -> _Door:
+    async def open(cls, application: Application, listener: socket.socket) -> _Door:
         """Accept connections."""
+        settings = application.settings
         server = web.Server(
             application.handle, max_line_size=LONGEST_HEADER, max_field_size=LONGEST_HEADER, read_bufsize=READ_BUFFER,
             auto_decompress=False, access_log=None, keepalive_timeout=KEEPALIVE,
@@ -329,6 +331,7 @@ class _Door:
         await _drain(self._server, self._application, self._limit)
         await self._runner.cleanup()
         await _let_others_finish()
+        await self._application.close()
 
 
 async def _drain(server: web.Server, application: Application, limit: float) -> None:
