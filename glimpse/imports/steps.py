@@ -68,10 +68,19 @@ class Order:
         """Whether compressed bytes are stored as what is in them."""
         return "image_decompression" in self.parts.settings.imports.plugins and self.request.method != COPY
 
-    def verifier(self, image: Image) -> Verifier | None:
-        """What the bytes must be shown to, if the image is signed; a copy is of verified ones. Raises `BadRequest`."""
-        claim = None if self.request.method == COPY else claim_of(image.properties)
-        return None if claim is None else verifier_of(claim, self.certificate)
+    async def verifier(self, work: Work, image: Image) -> Verifier | None:
+        """What the bytes must be shown to, if the image is signed; a copy is of verified ones.
+
+        Raises `BadRequest`, `Unavailable`.
+        """
+        claim = None if self.request.method == COPY else claim_of({**image.properties, **work.properties})
+        if claim is None:
+            return None
+        certificate = self.certificate
+        if certificate is None and work.token is not None:  # the signature came with a remote image
+            caller = Context(token=work.token, project_id=work.task.owner, user_id=work.task.user_id)
+            certificate = await self.parts.data.signatures.certificate(caller, claim.certificate_id)
+        return verifier_of(claim, certificate)
 
     async def source(self, work: Work, image: Image) -> Reader:
         """The bytes to import. Raises `NotFound`, `Unavailable`, and whatever else a place answers."""
@@ -238,7 +247,7 @@ class Ingest:
             size = self._size(image, reader, work)
             for store in self.order.targets:
                 self._tell_prepare(image, store)
-            verifier = self.order.verifier(image)
+            verifier = await self.order.verifier(work, image)
             passage = Passage(parts.settings, image, size, self._room(work), work.alive, verifier)
             blocks = self.order.blocks(image, reader) if work.file is None else reader.stream(0, None)
             checked = self._promised(image, passage.through(progress(work, "Copied", blocks)))

@@ -13,6 +13,8 @@ import pytest
 
 from tests.black_box.image_api import ImageApi
 from tests.conftest import ServiceFactory
+from tests.journeys.signing import rsa_pss
+from tests.rig.barbican import Barbican
 from tests.rig.keystone import REGION, Keystone
 from tests.rig.services import Glimpse
 
@@ -48,8 +50,10 @@ class Regions:
 
 
 @pytest.fixture
-def regions(glimpse_service: ServiceFactory[Glimpse], keystone: Keystone) -> Iterator[Regions]:
+def regions(glimpse_service: ServiceFactory[Glimpse], keystone: Keystone, barbican: Barbican) -> Iterator[Regions]:
     common: dict[str, dict[str, object]] = {
+        "barbican": {"barbican_endpoint": barbican.url, "auth_endpoint": f"{keystone.url}/v3"},
+        "glance_download_properties": {"extra_properties": "[hw_,os_distro,img_]"},
         "paste_deploy": {"flavor": "keystone"},
         "keystone_authtoken": dict(keystone.authtoken()),
     }
@@ -90,6 +94,25 @@ def test_an_image_of_another_region(regions: Regions) -> None:
         assert expected.items() <= record.items()
         assert record["checksum"] == source.show(theirs)["checksum"]
         assert "other" not in record
+
+
+def test_an_image_that_is_signed_there(regions: Regions, barbican: Barbican) -> None:
+    """Its signature comes along only if it fits the bytes."""
+    source, target = regions.apis("demo")
+    signer = rsa_pss()
+    properties = signer.properties(CONTENT, barbican.keep(regions.keystone.token("demo", "demo"), signer.pem))
+    theirs = source.create(name="there", disk_format="raw", container_format="bare", **properties)
+    source.upload(theirs, CONTENT)
+    image, task = regions.order(target, theirs)
+    assert task["status"] == "success", task
+    assert {"status": "active", **properties}.items() <= target.show(image).items()
+    forged = signer.properties(b"others", properties["img_signature_certificate_uuid"])["img_signature"]
+    source.change(theirs, {"op": "replace", "path": "/img_signature", "value": forged})
+    image, task = regions.order(target, theirs)
+    assert task["status"] == "failure"
+    assert "Signature verification failed" in task["message"]
+    record = target.show(image)
+    assert (record["status"], "img_signature" in record) == ("queued", False)
 
 
 def test_what_cannot_be_imported(regions: Regions) -> None:
