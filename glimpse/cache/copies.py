@@ -186,11 +186,14 @@ class Cache:
     def prune(self, room: int = 0) -> tuple[int, int]:
         """Remove copies, the one that nobody has asked for the longest first, until the rest and `room` fit the bound.
 
-        How many it were, and their bytes.
+        What was left unfinished counts, and goes first. How many copies it were, and their bytes.
         """
         with self.directory.locked(wait=True):
-            files = self.directory.held()
-            total, bound = sum(facts.st_size for facts in files.values()), max(0, self._settings.max_size - room)
+            files, bound = self.directory.held(), max(0, self._settings.max_size - room)
+            total = sum(facts.st_size for facts in files.values())
+            if total + self.directory.unusable() > bound:
+                self.directory.clean(0)
+                total += self.directory.unusable()
             if total <= bound:
                 return 0, 0
             asked = {copy.image_id: _epoch(copy.last_accessed) for copy in self._ledger.all()}

@@ -20,6 +20,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
+from typing import ParamSpec, TypeVar
 
 from glimpse.cache.directory import Directory
 from glimpse.cache.ledger import Ledger
@@ -29,6 +30,8 @@ from glimpse.errors import GlimpseError, Unavailable
 from glimpse.stores.driver import BLOCK, Reader
 
 LOG = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FILLING, COMPLETE, NO_ROOM = 0o640, 0o440, 0o040
 TICK = 0.02  # seconds between two looks at a file that another process fills, and between two calls to those who wait
@@ -177,7 +180,7 @@ class Copying:
 
     async def _run(self) -> None:
         try:
-            self._file = await asyncio.to_thread(self._open)
+            self._file = await _at_rest(self._open)
             await self._fill_or_watch(self._file)
             self._end(None)
         except asyncio.CancelledError:
@@ -233,15 +236,15 @@ class Copying:
             raise Unavailable("The image data broke off.") if self._there else Superseded
         noted = None
         with suppress(Unavailable):
-            noted = await asyncio.to_thread(self._ledger.get, self._image.id)
+            noted = await _at_rest(self._ledger.get, self._image.id)
         if noted is not None and self._image.checksum not in (None, noted.checksum):
             raise Unavailable("The image got other data meanwhile.")
 
     async def _fill(self, file: FileIO) -> None:
-        have = await asyncio.to_thread(self._prepare, file)
+        have = await _at_rest(self._prepare, file)
         self._grew(have)
         try:
-            await asyncio.to_thread(self._take_over, file, have)
+            await _at_rest(self._take_over, file, have)
             if have < self._size:
                 source = await self._source()
                 async with aclosing(source.blocks(have, None)) as blocks:
@@ -249,20 +252,20 @@ class Copying:
                         have += len(block)
                         if have > self._size:
                             break
-                        await asyncio.to_thread(self._take, file, block)
+                        await _at_rest(self._take, file, block)
                         self._grew(have)
             if have < self._size:
                 raise Unavailable("The store broke off before the end of the image.")
             if have > self._size or self._image.checksum not in (None, self._md5.hexdigest()):
-                await asyncio.to_thread(self._reject, file)
+                await _at_rest(self._reject, file)
                 raise Unavailable("The data in the store is not the image's.")
         except (_NoRoom, OSError) as error:
             LOG.warning("image %s cannot be cached: no room, or the disk fails", self._image.id)
-            await asyncio.to_thread(self._give_up, file, NO_ROOM)
+            await _at_rest(self._give_up, file, NO_ROOM)
             raise _NoRoom from error
         except GlimpseError:
             if not have:
-                await asyncio.to_thread(self._give_up, file, FILLING)
+                await _at_rest(self._give_up, file, FILLING)
             raise
         await self._publish(file)
 
@@ -304,16 +307,16 @@ class Copying:
         noted = True
         try:
             # First the note: a copy without one is not believed.
-            await asyncio.to_thread(self._ledger.put, copy, file.fileno())
+            await _at_rest(self._ledger.put, copy, file.fileno())
         except GlimpseError as error:
             LOG.warning("image %s is not kept in the cache: %s", self._image.id, error.message)
             noted = False
         os.fchmod(file.fileno(), COMPLETE)
         self._end(None)  # the disk need not be waited for
         if noted:
-            await asyncio.to_thread(self._name, file)
+            await _at_rest(self._name, file)
         else:
-            await asyncio.to_thread(self._give_up, file, COMPLETE)
+            await _at_rest(self._give_up, file, COMPLETE)
 
     def _name(self, file: FileIO) -> None:
         os.fsync(file.fileno())
@@ -382,6 +385,17 @@ class GrowingCopy(CompleteCopy):
             async with aclosing(source.blocks(offset, end - offset)) as blocks:
                 async for block in blocks:
                     yield block
+
+
+async def _at_rest(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """In a thread. It cannot be stopped, so a cancelled task waits for it: nobody closes its file meanwhile."""
+    future = asyncio.get_running_loop().run_in_executor(None, lambda: call(*args, **kwargs))
+    try:
+        await asyncio.wait([future])
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise
+    return future.result()
 
 
 def _lock(file: FileIO) -> bool:

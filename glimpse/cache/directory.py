@@ -80,12 +80,16 @@ class Directory:
         return True
 
     def clean(self, stall_time: int) -> None:
-        """Remove what is invalid, and what nobody has gone on filling for `stall_time` seconds."""
+        """Remove what is invalid, and what nobody fills and nobody has gone on filling for `stall_time` seconds."""
         for image_id in _files(self._invalid):
             (self._invalid / image_id).unlink(missing_ok=True)
         for image_id, facts in _files(self._incomplete).items():
             if facts.st_mtime <= time.time() - stall_time:
                 _unlink_unless_locked(self._incomplete / image_id)
+
+    def unusable(self) -> int:
+        """The bytes of what is invalid or not complete."""
+        return sum(facts.st_size for folder in (self._invalid, self._incomplete) for facts in _files(folder).values())
 
     def free(self) -> int:
         """The bytes that the file system has left for us."""

@@ -117,6 +117,11 @@ async def test_the_bound_holds_and_the_least_recently_asked_for_goes(tmp_path: P
         await cache.fetch(images[-1], Place(data).open)
         assert cache.directory.held().keys() == {images[2].id, images[3].id}
         assert {copy.image_id for copy in cache.held()} == {images[2].id, images[3].id}
+        leftovers = [cache.directory.root / name for name in ("incomplete/a", "invalid/b")]
+        for path in leftovers:
+            path.write_bytes(bytes(200))
+        assert cache.prune() == (0, 0)
+        assert not any(path.exists() for path in leftovers)
         assert cache.prune(room=500) == (1, 300)
         assert cache.clear() == 1
         assert cache.held() == []
