@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +21,8 @@ from glimpse.db.tables import image_locations, image_properties, image_tags
 from glimpse.domain.context import Context
 from glimpse.domain.record import Image, Location
 from glimpse.errors import Conflict, NotFound
+from tests.db.opened import opened
+from tests.db.test_schema import database_settings
 
 NEVER = datetime(1970, 1, 1)
 THEN = datetime(2026, 1, 1)
@@ -151,6 +157,59 @@ def test_nothing_is_erased_while_bytes_are_stored(synced: Database, busy: str) -
         synced.write(lambda c: scrub.check_at_rest(c, made.id, NOW))
     synced.write(lambda c: images.erased(c, waiting.location))
     synced.write(lambda c: scrub.check_at_rest(c, made.id, NOW))
+
+
+@pytest.fixture(
+    params=["sqlite", *(pytest.param(name, marks=pytest.mark.server) for name in ("mariadb", "postgresql", "galera"))]
+)
+def nodes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Database]]:
+    """One database opened twice, or two nodes of a cluster."""
+    match request.param:
+        case "sqlite":
+            urls = [f"sqlite:///{tmp_path}/glance.sqlite"] * 2
+        case "galera":
+            urls = list(request.getfixturevalue("galera").fresh_urls())
+        case name:
+            urls = [request.getfixturevalue(f"{name}_url")] * 2
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(opened(database_settings(tmp_path, url), 4)) for url in urls]
+
+
+def test_to_erase_and_to_store_exclude_each_other(nodes: list[Database]) -> None:
+    """Whoever comes first, on whichever node: never both, and never none."""
+    eraser, writer = nodes
+
+    def begin(image_id: str) -> bool:
+        """As the lock of an import is taken, or the lease of an upload."""
+
+        def work(connection: Any) -> None:
+            images.get(connection, image_id, ADMIN, lock=True)
+            scrub.check_at_rest(connection, image_id, NOW)
+            images.set_property(connection, image_id, "mark", "x", NOW)
+
+        with contextlib.suppress(Conflict):
+            writer.write(work)
+            return True
+        return False
+
+    waiting = []
+    for _ in range(30):
+        made = image(eraser, "file:///a", "file:///b")
+        eraser.write(lambda c, made=made: images.remove_location(c, made.locations[0].id, THEN))
+        waiting.append(Waiting(made.id, made.locations[0]))
+    together = threading.Barrier(2, timeout=60)
+
+    def at_once(call: Callable[[], Any]) -> Any:
+        together.wait()
+        return call()
+
+    outcomes = []
+    with ThreadPoolExecutor(2) as pool:
+        for each in waiting:
+            stored = pool.submit(at_once, lambda each=each: begin(each.image_id))
+            erased = pool.submit(at_once, lambda each=each: claim(eraser, each))
+            outcomes.append((stored.result(), erased.result() is not None))
+    assert set(outcomes) <= {(True, False), (False, True)}
 
 
 def test_an_image_without_bytes_is_deleted(synced: Database) -> None:
