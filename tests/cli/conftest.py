@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,15 @@ import pytest
 from glimpse.cli import manage
 
 Run = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def log_of_this_process() -> Iterator[None]:
+    """Commands that log set it up for their process, which here is that of the tests."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 def config(folder: Path, url: str, extra: str = "") -> str:
