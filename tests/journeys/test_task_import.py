@@ -269,3 +269,36 @@ def test_a_worker_dies(own: Callable[..., Service], site: Site) -> None:
     assert leftovers(service) == []
     assert stored(service) == {good["image_id"]}
     api.close()
+
+
+@pytest.mark.server  # for its length: it needs none
+@pytest.mark.better_than_glance
+@pytest.mark.parametrize("step", ["admit", "fetch", "unpack", "shape", "ingest", "finish"])
+def test_a_worker_dies_in_each_step(own: Callable[..., Service], site: Site, tmp_path: Path, step: str) -> None:
+    """Of a package that is taken apart and converted; whether it died in the step or just behind it."""
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    data = noise(32 * MIB)
+    plain.write_bytes(data)
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", plain, packed], check=True)
+    conversion = {"taskflow_executor": {"conversion_format": "raw"}}
+    service = own({**ON_LOOPBACK, **conversion, "DEFAULT": {"enabled_backends": "fs:file,fast:file", "workers": 1}})
+    api = Api(service.url)
+    task = order(api, site.add(package(packed.read_bytes())), disk_format="qcow2", container_format="ova")
+    [worker] = service.listeners()
+    deadline = time.monotonic() + 20
+    while f"task {task['id']}: {step}\n" not in service.log_since(0):
+        assert time.monotonic() < deadline
+    os.kill(worker, signal.SIGKILL)
+    api.close()
+    while service.listeners() in ([], [worker]) or not service.answers():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    api = Api(service.url)
+    assert end(api, task, 60)["result"] == {"image_id": task["image_id"]}
+    image = api.show(task["image_id"])
+    assert (image["status"], image["disk_format"], image["container_format"]) == ("active", "raw", "bare")
+    assert api.download(image["id"]) == data
+    assert stored(service) == {image["id"]}
+    # What is left when it dies behind its last transaction is for the sweep.
+    assert {name.partition(".")[0] for name in leftovers(service)} <= ({image["id"]} if step == "finish" else set())
+    api.close()
