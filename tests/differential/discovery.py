@@ -115,8 +115,12 @@ def _no_cache() -> Iterator[Step]:
         for path in paths:
             for method in ("GET", "PUT", "POST", "DELETE"):
                 yield Step(user, method, f"/v2/cache{path}")
+    for user in ("member", "admin", "nobody"):
         for path in ("cached_images", "queued_images"):
             yield get(f"/v2/{path}", user)
+            yield Step(user, "DELETE", f"/v2/{path}")
+            yield Step(user, "DELETE", f"/v2/{path}/{UNKNOWN}")
+        yield Step(user, "PUT", f"/v2/queued_images/{UNKNOWN}")
 
 
 def _info() -> Iterator[Step]:
