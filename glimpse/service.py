@@ -64,6 +64,7 @@ def lay_foundation(settings: Settings) -> Foundation:
     open_stores(settings)
     Database(settings.database, settings.record_threads).close()
     check_notifications(settings)
+    open_broker(settings)
     check_conversion(settings)
     check_key_manager(settings.conf)
     if settings.cache.directory:

@@ -160,7 +160,7 @@ class Broker:
         hosts = random.sample(self._hosts, len(self._hosts))
         pause, told = FIRST_PAUSE, False
         for number, host in enumerate(itertools.cycle(hosts), 1):
-            line = _Line(self._open(host), take, room)
+            line, why = _Line(self._open(host), take, room), ""
             try:
                 async with asyncio.timeout(PATIENCE):
                     await line.open()
@@ -169,12 +169,13 @@ class Broker:
                 await line.serve()
                 LOG.warning("the connection to the message broker %s:%d is lost", host.name, host.port)
             except Exception as error:
-                if not told and number % len(hosts) == 0:
-                    LOG.warning("no message broker, so each process takes its tasks itself: %s", _why(error))
-                    told = True
+                why = _why(error)
             finally:
                 self._line = None
                 await line.close()
+            if why and not told and number % len(hosts) == 0:
+                LOG.warning("no message broker, so each process takes its tasks itself: %s", why)
+                told = True
             if number % len(hosts) == 0:
                 # Spread out, as every worker of every node does this.
                 await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
@@ -184,10 +185,16 @@ class Broker:
         from aio_pika import Connection, ExchangeType
         from taskiq_aio_pika import AioPikaBroker, Exchange, Queue, QueueType
 
+        class OneConnection(Connection):
+            """Neither reconnects, nor warns of itself when it was never open; `_Line.close` closes it."""
+
+            def __del__(self) -> None:
+                pass
+
         kind = QueueType.QUORUM if self._quorum else QueueType.CLASSIC
         return AioPikaBroker(
             host=host.name, port=host.port, login=host.user, password=host.password, virtualhost=self._virtual_host,
-            ssl=self._tls is not None, ssl_context=self._tls, timeout=PATIENCE, connection_class=Connection,
+            ssl=self._tls is not None, ssl_context=self._tls, timeout=PATIENCE, connection_class=OneConnection,
             qos=1, exchange=Exchange(name=self._queue, type=ExchangeType.DIRECT),
             task_queues=[Queue(name=self._queue, type=kind)],
             dead_letter_queue=Queue(name=f"{self._queue}.dead", type=kind, arguments={"x-max-length": DEAD_LETTERS}),
