@@ -76,7 +76,7 @@ def test_it_goes_on_where_a_service_died(
     go.set()
     there = worker(service, "--workers", "1")
     deadline = time.monotonic() + 30
-    while " is gone" not in there.log.read_text():
+    while "taken over" not in there.log.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     service.start()
@@ -84,6 +84,41 @@ def test_it_goes_on_where_a_service_died(
     shown, task = ended(api, image["id"], 30)
     assert (shown["status"], task["status"]) == ("active", "success")
     assert api.download(image["id"]) == data
+    api.close()
+
+
+@pytest.mark.parametrize("patience", [60, 1])
+def test_sigterm_gives_running_tasks_time(
+    own: Callable[..., Service], worker: Callable[..., Worker], site: Site, patience: int
+) -> None:
+    """graceful_shutdown_timeout seconds; what is not done then is left to others."""
+    service = own({**PLACES, "DEFAULT": {**PLACES["DEFAULT"], "graceful_shutdown_timeout": patience}})
+    api, data, go = Api(service.url), noise(1000), held(site)
+    image = api.ready()
+    assert post(api, image["id"], site.add(data), **sha256(data)).status_code == 202
+    api.wait_for_status(image["id"], "importing")
+    api.close()
+    service.kill()
+    there = worker(service, "--workers", "1")
+    deadline = time.monotonic() + 30
+    while "taken over" not in there.log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    began = time.monotonic()
+    there.process.send_signal(signal.SIGTERM)
+    if patience == 60:
+        with pytest.raises(subprocess.TimeoutExpired):
+            there.process.wait(2)
+        go.set()
+    assert there.process.wait(10) == 0
+    assert time.monotonic() - began < 8
+    ends_here = ": finish" in there.log.read_text()
+    assert ends_here == (patience == 60)
+    go.set()
+    service.start()
+    api = Api(service.url)
+    shown, task = ended(api, image["id"], 30)
+    assert (shown["status"], task["status"]) == ("active", "success")
     api.close()
 
 
