@@ -10,6 +10,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 from tests.black_box.client_shell import ClientShell, Outcome
 from tests.black_box.image_api import ImageApi
@@ -70,9 +71,11 @@ class Cloud:
                 api.ok("PUT", path, json={"namespace": namespace["namespace"], "protected": False})
             api.ok("DELETE", path)
 
-    def tasks(self, identity: str) -> str:
-        """What became of the imports of an image, to be shown with a test that fails."""
-        return ImageApi(self.service.url, self._token(ADMIN)).ok("GET", f"/v2/images/{identity}/tasks").text
+    def tasks(self, identity: str) -> list[dict[str, Any]]:
+        """What became of the imports of an image."""
+        answer = ImageApi(self.service.url, self._token(ADMIN)).ok("GET", f"/v2/images/{identity}/tasks")
+        found: list[dict[str, Any]] = answer.json()["tasks"]
+        return found
 
     def rc(self, user: str) -> Mapping[str, str]:
         """The variables of a user's `openrc` file."""

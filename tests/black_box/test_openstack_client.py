@@ -270,11 +270,11 @@ def test_staged_then_imported(cloud: Cloud) -> None:
     assert "in status 'uploading'" in cloud.openstack("image import", "staged", code=1).err
     assert cloud.openstack("image stage", "staged", "--file", cloud.file("disk.raw", CONTENT)).out == ""
     holds(shown(cloud, identity), {"status": "uploading", "size": len(CONTENT)})
-    assert "409" in cloud.openstack("image stage", identity, stdin="again", code=1).err
+    assert "only possible for images in the queued state" in cloud.openstack("image stage", identity, code=1).err
     ordered = cloud.openstack("image import", "staged", "--method", "glance-direct", "-f", "json").json
     assert ordered["id"] == identity
     imported(cloud, identity, "fs")
-    assert cloud.openstack("image import", identity, code=1).err
+    assert "in status 'uploading'" in cloud.openstack("image import", identity, code=1).err
     piped = cloud.openstack("image create", "piped", "-f", "json").json["id"]
     cloud.openstack("image stage", "piped", "--size", "10", stdin="some bytes")
     done = cloud.openstack("image import", "piped", "--store", "fast", "fs", "--wait", "-f", "json").json
@@ -305,11 +305,13 @@ def test_what_cannot_be_imported(cloud: Cloud) -> None:
     url, web = cloud.web.file("disk.raw", CONTENT), ("--method", "web-download")
     assert "'--uri' option is required" in cloud.openstack("image import", "web", *web, code=1).err
     assert "only supported when using" in cloud.openstack("image import", "web", "--uri", url, code=1).err
-    for forbidden in ("file:///etc/passwd", "ftp://127.0.0.1/x", "http://host.invalid/x"):
-        assert "400" in cloud.openstack("image import", "web", *web, "--uri", forbidden, code=1).err
-    assert "409" in cloud.openstack("image import", "web", *web, "--uri", url, "--store", "nope", code=1).err
+    assert "not a valid url" in cloud.openstack("image import", "web", *web, "--uri", "file:///x", code=1).err
     assert cloud.openstack("image import", NOBODY, *web, "--uri", url, code=1).err
-    assert shown(cloud, identity)["status"] == "queued"
+    # the SDK does not look at the answer
+    for forbidden in ("file://host/etc/passwd", "ftp://127.0.0.1/x", "http://host.invalid/x"):
+        cloud.openstack("image import", "web", *web, "--uri", forbidden)
+    cloud.openstack("image import", "web", *web, "--uri", url, "--store", "nope")
+    assert (shown(cloud, identity)["status"], cloud.tasks(identity)) == ("queued", [])
     cloud.openstack("image import", "web", *web, "--uri", f"{url}.none")
     assert settled(cloud, identity)["status"] == "queued"
     assert "failure" in [task["Status"] for task in cloud.openstack("image task list", "-f", "json", user=ADMIN).json]
@@ -318,10 +320,10 @@ def test_what_cannot_be_imported(cloud: Cloud) -> None:
 def test_copied_to_other_stores(cloud: Cloud, image: str) -> None:
     copy = ("--method", "copy-image")
     assert "options are required" in cloud.openstack("image import", image, *copy, user=ADMIN, code=1).err
-    assert "403" in cloud.openstack("image import", image, *copy, "--store", "fast", code=1).err
+    cloud.openstack("image import", image, *copy, "--store", "fast")  # the SDK does not look at the answer, a 403
+    assert cloud.tasks(image) == []
     cloud.openstack("image import", image, *copy, "--store", "fast", user=ADMIN)
     imported(cloud, image, "fast,fs")
-    assert "400" in cloud.openstack("image import", image, *copy, "--store", "fast", user=ADMIN, code=1).err
     cloud.openstack("image import", image, *copy, "--all-stores", "--wait", user=ADMIN)
     imported(cloud, image, "fast,fs")
 
