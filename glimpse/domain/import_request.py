@@ -12,6 +12,7 @@ from glimpse.domain.schema import UUID_PATTERN
 from glimpse.errors import BadRequest
 
 TEXT_MAX = 60_000  # bytes of a task's input that every database keeps
+DEPTH_MAX = 100  # levels of JSON; Python's own encoder gives up somewhere below 1000
 
 DIRECT, WEB, COPY, REMOTE = "glance-direct", "web-download", "copy-image", "glance-download"
 
@@ -49,8 +50,7 @@ class ImportRequest:
         stores = body.get("stores")
         if stores is not None and not (isinstance(stores, list) and all(isinstance(each, str) for each in stores)):
             raise BadRequest("'stores' must be a list of ids of stores.")
-        if len(json.dumps(body)) > TEXT_MAX:
-            raise BadRequest("The body is too long.")
+        check_extent(body)
         return cls.from_task(body)
 
     @classmethod
@@ -71,6 +71,21 @@ class ImportRequest:
             raise BadRequest("glance-download needs glance_region and glance_image_id.")
         if not re.fullmatch(UUID_PATTERN, self.remote_id):
             raise BadRequest("The remote image id does not look like a UUID.")  # clients look for these words
+
+
+def check_extent(value: Any) -> None:
+    """Raise `BadRequest` for JSON that a task cannot keep as its input."""
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        level = [part for each in level if isinstance(each, dict | list) for part in _parts(each)]
+        if not level:
+            break
+    if level or len(json.dumps(value)) > TEXT_MAX:
+        raise BadRequest(f"A task may be given {TEXT_MAX} bytes of JSON, and no more than {DEPTH_MAX} levels deep.")
+
+
+def _parts(value: dict[str, Any] | list[Any]) -> Collection[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _text(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from glimpse.domain import locations
 from glimpse.domain.locations import LocationRules
 from glimpse.domain.record import Image
-from glimpse.domain.schema import READ_ONLY, RESERVED, RESERVED_PREFIX, ImageSchema
+from glimpse.domain.schema import READ_ONLY, RESERVED, ImageSchema, is_reserved
 from glimpse.errors import BadRequest, Conflict, Forbidden
 
 MEDIA_V20 = "application/openstack-images-v2.0-json-patch"
@@ -107,7 +107,7 @@ def _check_depth(operation: str, tokens: list[str]) -> None:
 def _check_allowed(name: str) -> None:
     if name in READ_ONLY:
         raise Forbidden(f"Attribute '{name}' is read-only.")
-    if name in RESERVED or name.startswith(RESERVED_PREFIX):
+    if name in RESERVED or is_reserved(name):
         raise Forbidden(f"Attribute '{name[:255]}' is reserved.")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -33,6 +35,12 @@ RESERVED_PREFIX = "os_glance"
 HIDDEN_PROPERTIES = frozenset({
     STAGE_HOST_PROPERTY, "os_glance_hash_op_host", LEASE_PROPERTY, TASK_LEASE_PROPERTY, STAGED_PROPERTY,
 })  # fmt: skip
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a property is the service's own, also where a database tells neither case nor accents apart (MariaDB)."""
+    plain = name if name.isascii() else re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFKD", name))
+    return plain.casefold().startswith(RESERVED_PREFIX)
 
 
 def base_properties(container_formats: Sequence[str], disk_formats: Sequence[str]) -> dict[str, Schema]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from glimpse.domain.import_request import TEXT_MAX
+from glimpse.domain.import_request import check_extent
 from glimpse.domain.part_schemas import TASK
 from glimpse.domain.schema import Checker, Schema, is_storable
 from glimpse.errors import BadRequest
@@ -33,8 +32,7 @@ class NewTask:
         given = values["input"]
         if given is None:
             raise BadRequest("The input of a task must be an object.")
-        if len(json.dumps(given)) > TEXT_MAX:
-            raise BadRequest(f"The input of a task may have {TEXT_MAX} bytes as JSON.")
+        check_extent(given)
         image = given.get("image_id")
         if image is not None and not (isinstance(image, str) and len(image) <= 36 and is_storable(image)):
             raise BadRequest("The image_id of a task must be the id of an image.")

@@ -20,7 +20,7 @@ from glimpse.domain import lifecycle, patch
 from glimpse.domain.context import Context
 from glimpse.domain.locations import LocationRules
 from glimpse.domain.record import Image, Location
-from glimpse.domain.schema import HIDDEN_PROPERTIES, READ_ONLY, RESERVED, RESERVED_PREFIX, ImageSchema
+from glimpse.domain.schema import HIDDEN_PROPERTIES, READ_ONLY, RESERVED, RESERVED_PREFIX, ImageSchema, is_reserved
 from glimpse.errors import BadRequest, Forbidden, NotFound, TooLarge
 from glimpse.notifications import Notifications, gone
 from glimpse.settings import Settings
@@ -79,7 +79,7 @@ class Records:
         if isinstance(body, dict):
             _refuse(_LINKS & body.keys(), "read-only")
         body = self.schema.validate(body)
-        _refuse([name for name in body if name in _NOT_AT_CREATE or name.startswith(RESERVED_PREFIX)], "reserved")
+        _refuse([name for name in body if name in _NOT_AT_CREATE or is_reserved(name)], "reserved")
         image = _from_body(body, context)
         self._check_properties(image, None)
         for name in image.properties:

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from glimpse.access.auth import Catalogue
-from glimpse.domain.schema import READ_ONLY, RESERVED, RESERVED_PREFIX, base_properties, is_storable
+from glimpse.domain.schema import READ_ONLY, RESERVED, base_properties, is_reserved, is_storable
 from glimpse.errors import BadRequest, Conflict, NotFound, Unavailable
 from glimpse.settings import FormatSettings
 from glimpse.stores.driver import Reader
@@ -107,7 +107,7 @@ def _chosen(record: Mapping[str, Any], prefixes: Collection[str]) -> dict[str, s
         name: value
         for name, value in record.items()
         if name.startswith(tuple(prefixes))
-        and not name.startswith(RESERVED_PREFIX)
+        and not is_reserved(name)
         and name not in _OUR_OWN
         and len(name) <= LONGEST_NAME
         and isinstance(value, str)

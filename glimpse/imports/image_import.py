@@ -41,11 +41,10 @@ class ImageImport:
         signed = task.input.get(CERTIFICATE)
         certificate = None if signed is None else Certificate.from_json(signed)
         order = Order(parts, self._request, targets, certificate)
-        convert = "image_conversion" in parts.settings.imports.plugins and self._request.method != COPY
         self._steps: list[Step] = [Admit(order)]
         if self._request.method == REMOTE:
             self._steps.append(Describe(order))
-        if convert:
+        if order.converts:
             self._steps += [Fetch(order), Convert(order)]
         self._steps.append(Ingest(order))
 
@@ -67,14 +66,14 @@ class ImageImport:
         if image.status != ("active" if copying else "importing"):
             raise Conflict(f"The image is {image.status} by now.")
         marks = self._marks(image, work.failed)
-        locations = (*image.locations, *work.locations)
         if copying:
-            done = image.with_(properties=marks, locations=locations, updated_at=now)
+            done = image.with_(properties=marks, locations=(*image.locations, *work.locations), updated_at=now)
         else:
             properties = {**marks, **work.properties}
             properties.pop(STAGE_HOST_PROPERTY, None)
+            image = self._without_refused(connection, work, image, now)
             done = image.with_(
-                status="active", properties=properties, locations=locations, updated_at=now, **work.facts
+                status="active", properties=properties, locations=tuple(work.locations), updated_at=now, **work.facts
             )
         images.update(connection, image, done)
         lists = stores_of_import(done)
@@ -82,6 +81,15 @@ class ImageImport:
         if not copying:
             events.append(("image.activate", {}))
         return Ending(done, [*events, ("image.update", {})])
+
+    def _without_refused(self, connection: Connection, work: Work, image: Image, now: datetime) -> Image:
+        """What an image has that is not active was refused (spec 2.4), or left by a Glance: it stays dead."""
+        new = {location.url for location in work.locations}
+        for location in image.locations:
+            store = self._parts.stores.holding(location)
+            ours = store is not None and store.store.facts.writable and location.url not in new
+            images.remove_location(connection, location.id, now, "pending_delete" if ours else "deleted")
+        return image.with_(locations=())
 
     def give_back(self, connection: Connection, work: Work, image: Image, error: GlimpseError, now: datetime) -> Ending:
         marks = self._marks(image, self._ids)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +66,11 @@ class Order:
     def decompresses(self) -> bool:
         """Whether compressed bytes are stored as what is in them."""
         return "image_decompression" in self.parts.settings.imports.plugins and self.request.method != COPY
+
+    @property
+    def converts(self) -> bool:
+        """Whether another format may be stored than the one that comes in."""
+        return "image_conversion" in self.parts.settings.imports.plugins and self.request.method != COPY
 
     async def verifier(self, work: Work, image: Image) -> Verifier | None:
         """What the bytes must be shown to, if the image is signed; a copy is of verified ones.
@@ -135,7 +139,9 @@ class Admit:
         parts, method = self.order.parts, self.order.request.method
         image = await parts.image(work)
         account = await parts.quotas.run(parts.quotas.account, image.owner)
-        size = image.size if method in (DIRECT, COPY) and not self.order.decompresses else None
+        # What is decompressed or converted may become larger than it is.
+        as_it_is = not self.order.decompresses and not self.order.converts
+        size = image.size if method in (DIRECT, COPY) and as_it_is else None
         in_all = None if size is None else size * len(self.order.targets)
         staged = None if method == DIRECT else (image.size or 0 if method == COPY else 0)
 
@@ -184,14 +190,16 @@ class Fetch:
         if self.order.request.method == DIRECT and not parts.staging.is_shared and not await self._is_packed(image):
             work.file = staged
             return
-        fetched = parts.staging.file(work.image_id, "fetched")
+        # Under the name of the task: what another one of the image has left here is not what this one wants.
+        what = f"{work.task.id}.fetched"
+        fetched = parts.staging.file(work.image_id, what)
         if not fetched.exists():  # else a process that died had it whole
             reader = await self.order.source(work, image)
             try:
                 counted = Counted(parts.settings.image_size_cap, None, None, work.alive)
                 blocks = counted.through(progress(work, "Fetched", self.order.blocks(image, reader)))
                 async with contextlib.aclosing(blocks) as stream:
-                    await parts.staging.keep_file(work.image_id, "fetched", stream, None)
+                    await parts.staging.keep_file(work.image_id, what, stream, None)
             finally:
                 await reader.close()
         work.file = fetched
@@ -220,7 +228,7 @@ class Convert:
         parts = self.order.parts
         image = await parts.image(work)
         assert work.file is not None
-        target = parts.staging.file(work.image_id, "converted")
+        target = parts.staging.file(work.image_id, f"{work.task.id}.converted")
         converted = await convert(work.file, target, image.disk_format or "", parts.settings)
         if converted.path == target:
             work.facts |= {"disk_format": converted.disk_format, "container_format": "bare"}
@@ -250,7 +258,7 @@ class Ingest:
             verifier = await self.order.verifier(work, image)
             passage = Passage(parts.settings, image, size, self._room(work), work.alive, verifier)
             blocks = self.order.blocks(image, reader) if work.file is None else reader.stream(0, None)
-            checked = self._promised(image, passage.through(progress(work, "Copied", blocks)))
+            checked = self._promised(image, passage, progress(work, "Copied", blocks))
             async with contextlib.aclosing(checked) as stream:
                 stored, failures = await put_in_all(
                     self.order.targets, work.image_id, stream, size, self.order.request.must_succeed
@@ -265,7 +273,9 @@ class Ingest:
             work.locations.append(Location(one.url, metadata))
             work.facts |= {"size": one.size}
         if self.order.request.method != COPY:
-            work.facts |= passage.facts()
+            # The formats too: changed meanwhile, they would be those of content that nobody has looked at.
+            looked_at = {"disk_format": image.disk_format, "container_format": image.container_format}
+            work.facts |= passage.facts() | looked_at
 
     async def _source(self, work: Work, image: Image) -> Reader:
         if work.file is not None:
@@ -294,17 +304,14 @@ class Ingest:
 
         return for_all
 
-    async def _promised(self, image: Image, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    async def _promised(
+        self, image: Image, passage: Passage, blocks: AsyncIterator[bytes]
+    ) -> AsyncGenerator[bytes, None]:
         """A copy has to be what the record says, before a store publishes it."""
-        if self.order.request.method != COPY or image.checksum is None:
-            async for block in blocks:
-                yield block
-            return
-        md5 = hashlib.md5(usedforsecurity=False)
-        async for block in blocks:
-            md5.update(block)
+        async for block in passage.through(blocks):
             yield block
-        if md5.hexdigest() != image.checksum:
+        copied = self.order.request.method == COPY and image.checksum is not None
+        if copied and passage.facts()["checksum"] != image.checksum:
             raise Unavailable("The bytes that were read are not those of the image.")
 
     def _tell_prepare(self, image: Image, store: ConfiguredStore) -> None:
@@ -315,8 +322,9 @@ class Ingest:
         holding: set[str] = set()
         with contextlib.suppress(NotFound):  # deleted
             image = await self.order.parts.image(work)
-            places = (self.order.parts.stores.holding(location) for location in image.locations)
-            holding = {place.id for place in places if place is not None}
+            if image.status != "importing":  # what that has was refused before, or is left of the import of a Glance
+                places = (self.order.parts.stores.holding(location) for location in image.locations)
+                holding = {place.id for place in places if place is not None}
         for store in self.order.targets:
             if store.id not in holding and store.store.facts.writable:
                 await store.store.discard(work.image_id)
