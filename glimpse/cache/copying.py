@@ -2,7 +2,7 @@
 
 Whoever holds the lock (flock) on `incomplete/<image id>` fills it; other processes watch the file. The kernel drops the
 lock of a process that dies, and then one of those that watch goes on where it stopped. The mode of the file says how it
-ended, also to those who have it open while it is renamed: read-only is a copy that was checked.
+ended, also to those who have it open while it is renamed: what the group may read is a copy that was checked.
 
 Nobody gets the last byte before the whole was held against the record, so that nobody takes a wrong copy for the image.
 """
@@ -33,7 +33,7 @@ LOG = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-FILLING, COMPLETE, NO_ROOM = 0o640, 0o440, 0o040
+FILLING, COMPLETE, NO_ROOM = 0o600, 0o640, 0o700  # the owner may always write: others open the file at any moment
 TICK = 0.02  # seconds between two looks at a file that another process fills, and between two calls to those who wait
 
 
@@ -88,6 +88,7 @@ class Copying:
         self._file: FileIO | None = None
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._there = 0
+        self._is_mine = False  # to fill, and to be given its name
         self._ended = False
         self._failure: Exception | None = None
         self._waiting: set[asyncio.Future[None]] = set()
@@ -131,7 +132,7 @@ class Copying:
     async def stop(self) -> None:
         """Let go of what is not complete; what is, is still given its name."""
         if self.task is not None:
-            if not self._ended:
+            if not (self._ended and self._is_mine):
                 self.task.cancel()
             await asyncio.wait([self.task])
 
@@ -208,6 +209,7 @@ class Copying:
         while True:
             if _lock(file):
                 if self._is_in_its_place(file):
+                    self._is_mine = True
                     await self._fill(file)
                     return
                 # It ended while we waited for the lock.
@@ -216,6 +218,10 @@ class Copying:
             facts = os.fstat(file.fileno())
             if facts.st_mode & 0o777 != FILLING:
                 await self._learn_the_end(file)
+                self._end(None)
+                # The disk may take its time before the copy has its name; who asks until then reads here.
+                while not _lock(file):  # noqa: ASYNC110 - the kernel tells nobody
+                    await asyncio.sleep(TICK)
                 return
             self._grew(min(facts.st_size, self._size))
             await asyncio.sleep(TICK)
@@ -275,7 +281,11 @@ class Copying:
             self._give_up(file, FILLING)
             raise Superseded
         facts = os.fstat(file.fileno())
-        if facts.st_size and (facts.st_mtime < _epoch(self._image.updated_at) or facts.st_size > self._size):
+        # A machine that crashed may have left holes. Without a checksum nobody would notice, unless we saw it grow.
+        known = self._image.checksum is not None or self._there
+        if facts.st_size and (
+            not known or facts.st_mtime < _epoch(self._image.updated_at) or facts.st_size > self._size
+        ):
             # Perhaps of other content; somebody may be reading it, so the file stays as it is, without its name.
             self._give_up(file, FILLING)
             raise Superseded

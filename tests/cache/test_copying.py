@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from glimpse.cache.copies import Cache
+from glimpse.cache.copying import COMPLETE, FILLING, NO_ROOM
 from glimpse.db.engine import Database
 from glimpse.domain import lifecycle
 from glimpse.errors import Unavailable
@@ -34,17 +36,17 @@ async def other(cache: Cache, database: Database) -> AsyncIterator[Cache]:
 
 async def test_two_hundred_readers_one_read(cache: Cache, other: Cache) -> None:
     data = os.urandom(4 * MIB)
-    image, place, unused = image_of(data), Place(data), Place(data)
-    place.pause = lambda offset: asyncio.sleep(0.02)
+    image, near, far = image_of(data), Place(data), Place(data)
+    near.pause = far.pause = lambda offset: asyncio.sleep(0.02)
 
     async def download(number: int) -> bytes:
         await asyncio.sleep(number / 1000)
-        through, source = (cache, place) if number % 2 == 0 else (other, unused)
+        through, source = (cache, near) if number % 2 == 0 else (other, far)
         return await content(await through.read(image, source.open))
 
     results = await asyncio.gather(*(download(number) for number in range(200)))
     assert all(result == data for result in results)
-    assert (place.reads, unused.reads) == ([0], [])
+    assert near.reads + far.reads == [0]
     assert [copy.image_id for copy in cache.held()] == [image.id]
 
 
@@ -134,7 +136,7 @@ async def test_what_was_complete_needs_no_store(cache: Cache) -> None:
     image, place = image_of(data), Place(data)
     left = cache.directory.incomplete(image.id)
     left.write_bytes(data)
-    left.chmod(0o440)
+    left.chmod(COMPLETE)
     assert await content(await cache.read(image, place.open)) == data
     assert place.reads == []
     await cache.stop()
@@ -156,6 +158,40 @@ async def test_what_was_left_and_is_wrong(cache: Cache) -> None:
     long_ago = other.updated_at.timestamp() - 1000000
     os.utime(left, (long_ago, long_ago))
     assert await content(await cache.read(other, place.open)) == data
+
+
+async def test_what_was_left_and_nothing_tells_whether_it_is_right(cache: Cache) -> None:
+    data = os.urandom(MIB)
+    image, place = image_of(data, checksum=None), Place(data, ranges=True)
+    cache.directory.incomplete(image.id).write_bytes(bytes(MIB // 2))
+    assert await content(await cache.read(image, place.open)) == data
+    assert place.reads == [0]
+
+
+async def test_another_process_while_the_disk_is_waited_for(
+    cache: Cache, other: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy was checked and has no name yet: nobody needs the store any more, whoever asks first or later."""
+    data = os.urandom(MIB)
+    image, place, unused, synced = image_of(data), Place(data), Place(data), threading.Event()
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: (synced.wait(), fsync(number)))
+    try:
+        assert await content(await cache.read(image, place.open)) == data
+        assert cache.directory.held() == {}
+        for _ in range(3):
+            assert await content(await other.read(image, unused.open)) == data
+        assert unused.reads == []
+        await other.stop()  # nor is anybody waited for who has another's disk to wait for
+    finally:
+        synced.set()
+    await cache.stop()
+    assert cache.directory.held().keys() == {image.id}
+
+
+def test_whoever_has_the_cache_opens_its_files_at_any_moment() -> None:
+    """Root may always, a service has to be let."""
+    assert all(mode & 0o600 == 0o600 for mode in (FILLING, COMPLETE, NO_ROOM))
 
 
 async def test_no_room(cache: Cache, other: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
