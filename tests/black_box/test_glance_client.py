@@ -333,6 +333,20 @@ def test_copied_to_other_stores(cloud: Cloud, image: str) -> None:
     imported(cloud, image, "fast")
 
 
+def test_from_another_region(cloud: Cloud, image: str) -> None:
+    """The region is this cloud's own: a service does not mind asking itself."""
+    remote = ("--import-method", "glance-download", "--remote-region", "RegionOne", "--remote-image-id", image)
+    made = cloud.glance("image-create-via-import", "--name", "downloaded", *FORMATS, *remote).fields
+    holds(imported(cloud, made["id"], "fs"), {"name": "downloaded", "disk_format": "raw"})
+    identity = cloud.glance("image-create", "--name", "later", *FORMATS).fields["id"]
+    assert cloud.glance("image-import", identity, *remote[:4], code=1).err
+    nobody = (*remote[:4], "--remote-image-id", NOBODY)
+    cloud.glance("image-import", identity, *nobody)
+    assert settled(cloud, identity)["status"] == "queued"
+    cloud.glance("image-import", identity, *remote, "--remote-service-interface", "public", "--stores", "fast,fs")
+    imported(cloud, identity, "fast,fs")
+
+
 # --- sharing ---------------------------------------------------------------------------------------------------------
 
 
@@ -460,7 +474,7 @@ def test_what_the_service_can_do(cloud: Cloud) -> None:
     assert details[0]["properties"]["data_dir"].endswith("/images")
     assert "403" in cloud.glance("stores-info", "--detail", code=1).err
     methods = json.loads(cloud.glance("import-info").fields["import-methods"])
-    assert methods["value"] == ["glance-direct", "web-download", "copy-image"]
+    assert methods["value"] == ["glance-direct", "web-download", "copy-image", "glance-download"]
     for model, attribute in {"image": "disk_format", "metadefs/namespace": "namespace", "member": "member_id"}.items():
         assert attribute in [row["Attribute"] for row in cloud.glance("explain", model).rows]
     assert "Unable to find requested model 'nope'" in cloud.glance("explain", "nope", code=1).err

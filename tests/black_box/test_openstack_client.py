@@ -348,6 +348,17 @@ def test_tasks_of_imports(cloud: Cloud) -> None:
     assert "403" in cloud.openstack("image task show", newest["ID"], code=1).err
 
 
+def test_from_another_region(cloud: Cloud, image: str) -> None:
+    """The region is this cloud's own: a service does not mind asking itself."""
+    remote = ("--method", "glance-download", "--remote-region", "RegionOne", "--remote-image", image)
+    identity = cloud.openstack("image create", "downloaded", "-f", "json").json["id"]
+    assert "required" in cloud.openstack("image import", identity, *remote[:4], code=1).err
+    cloud.openstack("image import", identity, *remote[:4], "--remote-image", NOBODY)
+    assert settled(cloud, identity)["status"] == "queued"
+    cloud.openstack("image import", "downloaded", *remote, "--remote-service-interface", "public", "--all-stores")
+    imported(cloud, identity, "fast,fs")
+
+
 # --- sharing ---------------------------------------------------------------------------------------------------------
 
 
@@ -403,7 +414,7 @@ def test_stores_and_import_methods(cloud: Cloud) -> None:
     assert [entry["ID"] for entry in details] == ["fs", "fast", "web"]
     assert details[0]["Properties"]["data_dir"].endswith("/images")
     methods = cloud.openstack("image import info", "-f", "json").json
-    assert methods == {"import-methods": ["glance-direct", "web-download", "copy-image"]}
+    assert methods == {"import-methods": ["glance-direct", "web-download", "copy-image", "glance-download"]}
 
 
 # --- metadata definitions ---------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ ADVISORIES = (
 )
 
 
-def tests() -> dict[str, str]:
+def written() -> dict[str, str]:
     """The tests, and the first word of what each says that it holds."""
     found = {}
     for path in SECURITY.glob("test_*.py"):
@@ -60,11 +60,11 @@ def tests() -> dict[str, str]:
 
 @pytest.mark.parametrize("advisory", ADVISORIES)
 def test_every_advisory_has_its_test(advisory: str) -> None:
-    assert [name for name in tests() if name.startswith(f"test_{advisory}_")]
+    assert [name for name in written() if name.startswith(f"test_{advisory}_")]
 
 
 def test_every_test_names_its_advisory_and_says_what_is_held() -> None:
-    for name, text in tests().items():
+    for name, text in written().items():
         kind, year, number = name.split("_")[1:4]
         if kind == "ossa":
             assert f"OSSA-{year}-{number}" in text, name
