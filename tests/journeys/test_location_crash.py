@@ -94,8 +94,8 @@ def test_everything_dies_before_the_place_is_recorded(own: Callable[..., Service
 
 
 def test_the_end_of_the_service_is_no_failure(own: Callable[..., Service], site: Site) -> None:
-    """SIGTERM does not wait for somebody else's slow server; the work goes on at the next start."""
-    service = own(PLACES)
+    """SIGTERM does not wait for ever for somebody else's slow server; the work goes on at the next start."""
+    service = own({**PLACES, "DEFAULT": {**PLACES["DEFAULT"], "graceful_shutdown_timeout": 2}})
     api, data, go = Api(service.url), b"content", held(site)
     image = api.ready()
     assert post(api, image["id"], site.add(data), **sha256(data)).status_code == 202
