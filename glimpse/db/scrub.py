@@ -51,7 +51,10 @@ class Deadlines:
 
 
 def due(connection: Connection, until: Deadlines, now: datetime, after: int = 0) -> list[Waiting]:
-    """The next locations behind that id whose time has come and that nobody is erasing; at most `PAGE`."""
+    """The next locations behind that id whose time has come and that nobody is erasing; at most `PAGE`.
+
+    One that another key has sealed has its text for a URL, which no store understands: the others shall not wait for it.
+    """
     deleted_with = image_table.c.status
     query = (
         sa.select(_places.image_id, _places.value, _places.meta_data, _places.status, _places.id)
@@ -68,7 +71,7 @@ def due(connection: Connection, until: Deadlines, now: datetime, after: int = 0)
         .limit(PAGE)
     )
     return [
-        Waiting(image_id, Location(sealing.unseal(connection, text), json.loads(metadata or "{}"), status, number))
+        Waiting(image_id, Location(sealing.readable(connection, text), json.loads(metadata or "{}"), status, number))
         for image_id, text, metadata, status, number in connection.execute(query)
     ]
 

@@ -38,14 +38,19 @@ def unseal(connection: Connection, text: str) -> str:
 
     Raises `Unavailable` where the key is not the one that it was written with.
     """
-    key = _key(connection)
-    if key is None or _URL.fullmatch(text):
-        return text
-    url = decrypted(key, text)
-    if url is None:
+    url = readable(connection, text)
+    if _key(connection) is not None and not _URL.fullmatch(url):
         LOG.error("a location cannot be decrypted: metadata_encryption_key is not the one that it was written with")
         raise Unavailable("The locations of the image cannot be read.")
     return url
+
+
+def readable(connection: Connection, text: str) -> str:
+    """The URL behind a text of the database, or the text where the key is not the one that it was written with."""
+    key = _key(connection)
+    if key is None or _URL.fullmatch(text):
+        return text
+    return decrypted(key, text) or text
 
 
 def unsealed(connection: Connection, image: Image | None) -> Image | None:

@@ -175,3 +175,17 @@ def test_a_wrong_key(under: Open, caplog: pytest.LogCaptureFixture) -> None:
         assert "metadata_encryption_key" in caplog.text
         assert KEYS[1] not in caplog.text
         assert wrong.read(lambda c: images.get(c, bare.id, ADMIN)) == bare
+
+
+def test_erasing_with_a_wrong_key(under: Open) -> None:
+    """What can be read does not wait for what cannot."""
+    with under(KEYS[0]) as right:
+        old = put(right, "file:///a")
+        right.write(lambda c: images.delete(c, old, "deleted", THEN))
+    with under(KEYS[1]) as wrong:
+        new = put(wrong, "file:///b")
+        wrong.write(lambda c: images.delete(c, new, "deleted", THEN))
+        found: list[Waiting] = wrong.read(lambda c: scrub.due(c, Deadlines(THEN, THEN, THEN), THEN))
+        assert [each.image_id for each in found] == [old.id, new.id]
+        assert found[1].location.url == "file:///b"
+        assert "://" not in found[0].location.url
