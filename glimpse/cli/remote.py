@@ -63,10 +63,15 @@ class Remote:
             path = f"/v2/images?limit={PAGE}&visibility=all&os_hidden={hidden}&sort=created_at:asc,id:asc"
             while path:
                 page = self._document("GET", path, 200)
-                for image in page["images"]:
+                for image in page.get("images") or ():
+                    if not isinstance(image, dict) or not {"id", "status", "size"} <= image.keys():
+                        raise Failure(f"{self.place} lists something that is no image")
                     check_id(image["id"])
                     yield image
                 path = page.get("next") or ""
+                if path and not path.startswith("/v2/images?"):
+                    # Behind our address, "@other/" would be another server.
+                    raise Failure(f"{self.place} goes on with its list somewhere else")
 
     def find(self, image_id: str) -> Document | None:
         """One image; None when there is none, as far as may be seen."""

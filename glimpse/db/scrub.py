@@ -53,7 +53,7 @@ class Deadlines:
 def due(connection: Connection, until: Deadlines, now: datetime, after: int = 0) -> list[Waiting]:
     """The next locations behind that id whose time has come and that nobody is erasing; at most `PAGE`.
 
-    One that another key has sealed has its text for a URL, which no store understands: the others shall not wait for it.
+    One that another key has sealed has its text for a URL, which no store understands: nobody else waits for it.
     """
     deleted_with = image_table.c.status
     query = (

@@ -271,6 +271,23 @@ def test_an_id_never_leads_out_of_the_directory(name: Any) -> None:
         remote.check_id(name)
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"images": [], "next": "@other.example.org/v2/images?marker=x"},
+        {"images": ["x"]},
+        {"images": [{"id": "../x", "status": "active", "size": 1}]},
+        {"images": [{"id": "0c4a1d6e-57dd-4d83-b0a4-7d0c3a3c5cfb", "status": "active"}]},
+    ],
+)
+def test_an_odd_server_is_told_of_and_not_followed(monkeypatch: pytest.MonkeyPatch, page: dict[str, Any]) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(Remote, "_document", lambda self, method, path, fine: asked.append(path) or page)
+    with pytest.raises(Failure):
+        list(Remote("a:1", "secret").images())
+    assert len(asked) == 1
+
+
 def test_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each end gets its own; --token is for both."""
     file = tmp_path / "glance-replicator.conf"
