@@ -132,6 +132,7 @@ class _Worker:
     pid: int
     began: float
     ready: int  # reading end of a pipe: one byte when the worker serves
+    patience: int  # seconds to finish in, as it knows them; 0 for no limit
     retired: bool = False
     kill_at: float | None = None
 
@@ -222,14 +223,15 @@ class _Minder:
             os.close(reading)
             _be_worker(self._foundation, self._listener, writing, parent)
         os.close(writing)
-        self._workers[pid] = worker = _Worker(pid, time.monotonic(), reading)
+        self._workers[pid] = worker = _Worker(
+            pid, time.monotonic(), reading, self._foundation.settings.graceful_shutdown_timeout
+        )
         return worker
 
     def _retire(self, workers: list[_Worker]) -> None:
-        limit = self._foundation.settings.graceful_shutdown_timeout
         for worker in workers:
             worker.retired = True
-            worker.kill_at = time.monotonic() + limit + KILL_AFTER if limit else None
+            worker.kill_at = time.monotonic() + worker.patience + KILL_AFTER if worker.patience else None
             os.kill(worker.pid, signal.SIGTERM)
 
     def _reap(self) -> None:

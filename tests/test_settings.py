@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,13 @@ def test_a_list_of_properties_that_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "ovf-metadata.json").write_text(text)
     with pytest.raises(SettingsError, match=r"ovf-metadata\.json"):
         settings(tmp_path, GOOD)
+
+
+def test_every_line_of_the_sample_can_be_used(tmp_path: Path) -> None:
+    sample = Path(__file__).parents[1] / "etc" / "glance-api.conf"
+    made = settings(tmp_path, re.sub(r"^#(?=\[|[a-z_]+ = )", "", sample.read_text(), flags=re.MULTILINE))
+    assert made.imports.staging_store == "files"
+    assert made.database.location_key == "SIXTEEN_LETTERS_"
 
 
 def test_urls_for_the_log() -> None:
