@@ -83,26 +83,6 @@ def find(connection: Connection, query: TaskQuery, context: Context) -> list[Tas
     return [_assemble(row) for row in rows]
 
 
-def open_with_marks(
-    connection: Connection, kind: str, lock: str, mark: str
-) -> list[tuple[str, str, str, datetime | None]]:
-    """(task id, image id, the mark, when it was last changed) of tasks that have not ended and hold their image.
-
-    `lock` is the property of the image that names the task, `mark` the one beside it that tells who works on it; both
-    also of deleted images. Begins at the few open tasks: no table is read as a whole.
-    """
-    held, mine = image_properties.alias(), image_properties.alias()
-    query = (
-        sa.select(tasks.c.id, tasks.c.image_id, mine.c.value, mine.c.updated_at)
-        .join(held, sa.and_(held.c.image_id == tasks.c.image_id, held.c.name == lock))
-        .join(mine, sa.and_(mine.c.image_id == tasks.c.image_id, mine.c.name == mark))
-        .where(
-            tasks.c.status.in_(_OPEN), tasks.c.type == kind, tasks.c.deleted == sa.false(), held.c.value == tasks.c.id
-        )
-    )
-    return [(row[0], row[1], row[2] or "", row[3]) for row in connection.execute(query)]
-
-
 def unfinished(
     connection: Connection, lock: str, mark: str
 ) -> list[tuple[str, str, str, datetime, str | None, datetime | None]]:
@@ -137,10 +117,10 @@ def report(connection: Connection, task_id: str, message: str, now: datetime) ->
     return True
 
 
-def start(connection: Connection, task_id: str, now: datetime) -> None:
-    """The task is being worked on, still or again: `processing`, as long as it has not ended."""
-    open_task = tasks.update().where(tasks.c.id == task_id, tasks.c.status.in_(_OPEN))
-    connection.execute(open_task.values(status="processing", updated_at=now))
+def waits(connection: Connection, task_id: str, now: datetime) -> None:
+    """Somebody lives who will begin the task, if it is still pending."""
+    pending = tasks.update().where(tasks.c.id == task_id, tasks.c.status == "pending")
+    connection.execute(pending.values(updated_at=now))
 
 
 def end(connection: Connection, task: Task) -> None:

@@ -5,12 +5,14 @@ process takes it by compare-and-swap to `processing`, and leaves a lease beside 
 renews the lease, with the message about the progress, until one transaction ends all of it: status of the image, task,
 lock and lease. So at each moment one process works on a task, and each process can see whether that one lives:
 
-    pending, for MISSED seconds     whoever looks takes it: its process died, or the message about it was lost
+    pending, for MISSED seconds     whoever looks takes it: its process died, or the message about it was lost; one that
+                                    only a certain process can do well is said to wait by it, every TELL seconds
     processing, lease is dead       taken over by compare-and-swap of the lease; the steps run again from the first
     lease lost                      the process lets everything lie: it belongs to another now
 
 On the machine of a lease the kernel says whether its process lives. Elsewhere a lease counts as dead when this process
-has watched it for STALE seconds, by its own clock, without seeing it renewed.
+has watched it for STALE seconds, by its own clock, without seeing it renewed. A task without a lease is a Glance's, and
+nobody's when its lock may be broken.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ RENEW = 5.0  # seconds between two renewals of a lease, which also look whether 
 STALE = 30.0  # seconds without a renewal after which another machine's process counts as dead
 LOOK = 10.0  # seconds between two looks for tasks that nobody works on
 MISSED = 20.0  # seconds after which a pending task is taken by whoever sees it
+TELL = 25.0  # seconds after which a task that waits for room in its own process is heard of again
 ATTEMPTS = 5  # processes that may die of a task before it is given up
 INSIST = 60.0  # seconds to try to write the end of a task while the database is away
 UNDO_PAUSES = (1.0, 4.0)  # seconds before what a store refuses to remove is tried again
@@ -87,6 +90,7 @@ class Engine:
         self.room.set()
         self._running: dict[asyncio.Task[None], str] = {}  # what waits for room here, or is worked on
         self._at_work: set[asyncio.Task[None]] = set()  # the latter
+        self._ours: set[str] = set()  # tasks that wait for room here, and that others cannot do as well
         self._stopping = False
         self._tokens: dict[str, str] = {}
         self._watched: dict[str, tuple[datetime | None, float]] = {}  # lease: its last renewal, and when that was seen
@@ -109,8 +113,12 @@ class Engine:
 
     async def begin(self, task: Task, anywhere: bool = True) -> None:
         """Have the task worked on; `anywhere` in the cloud, or in this process. Returns at once."""
-        if not (anywhere and self._broker is not None and await self._broker.hand_out(task.id)):
-            self._spawn(task.id, self.take(task.id))
+        if anywhere and self._broker is not None and await self._broker.hand_out(task.id):
+            return
+        taking = self._spawn(task.id, self.take(task.id))
+        if not anywhere:
+            self._ours.add(task.id)
+            taking.add_done_callback(lambda _: self._ours.discard(task.id))
 
     # --- taking ------------------------------------------------------------------------------------------------------
 
@@ -175,6 +183,7 @@ class Engine:
             try:
                 await self.look()
             except Unavailable:
+                self._watched.clear()  # nobody could renew anything
                 LOG.info("tasks of dead processes wait for the database")
             except Exception:
                 LOG.exception("looking for tasks failed")
@@ -187,19 +196,32 @@ class Engine:
         now = lifecycle.now()
         self._forget_watched({mark for *_, mark, _ in found if mark is not None})
         for task_id, status, image_id, heard, mark, renewed in found:
-            if self._stopping or not self._free:
-                return
+            silent = (now - heard).total_seconds()
             if task_id in self._running.values():
+                if status == "pending" and silent >= TELL and task_id in self._ours:
+                    await self._database.run(self._database.write, lambda c: tasks.waits(c, task_id, now))  # noqa: B023
+            elif self._stopping or not self._free:
                 continue
-            if status == "pending":
-                if (now - heard).total_seconds() >= MISSED and await self._is_for_us(task_id):
+            elif status == "pending":
+                if silent >= MISSED and await self._is_for_us(task_id):
                     self._spawn(task_id, self.take(task_id))
-            elif (mark is None or not self._is_alive(mark, renewed)) and await self._is_for_us(task_id):
+            elif self._is_left(mark, renewed, silent) and await self._is_for_us(task_id):
                 self._spawn(task_id, self._take_over(task_id, image_id, mark))
 
     async def _is_for_us(self, task_id: str) -> bool:
         task = await self._database.run(self._database.read, lambda c: tasks.get(c, task_id))
-        return task is not None and task.type in self._plans and await self._plans[task.type](task).is_here()
+        if task is None or task.type not in self._plans:
+            return False
+        try:
+            return await self._plans[task.type](task).is_here()
+        except (AssertionError, AttributeError, LookupError, TypeError, ValueError):
+            LOG.warning("task %s: its input makes no sense here; its lock will be broken", task_id)
+            return False
+
+    def _is_left(self, mark: str | None, renewed: datetime | None, silent: float) -> bool:
+        if mark is None:
+            return silent >= import_lock.HOLDS.total_seconds()
+        return not self._is_alive(mark, renewed)
 
     def _is_alive(self, mark: str, renewed: datetime | None) -> bool:
         lease = parse(mark)
@@ -331,6 +353,8 @@ class Engine:
     async def _fail(self, work: Work, plan: Plan, error: GlimpseError) -> None:
         if work.alive.done() and isinstance(work.alive.result(), Lost):
             raise work.alive.result()
+        # Before anything is removed: if another process has the task by now, what is there is its.
+        await self._insist(self._database.write, lambda connection: require(connection, work))
         LOG.warning("task %s: failed: %s", work.task.id, error.message)
         for step in reversed(plan.steps):
             LOG.info("task %s: undo %s", work.task.id, step.name)
@@ -358,6 +382,8 @@ class Engine:
         def transaction(connection: Connection) -> tuple[Ending, Task]:
             now, ending = lifecycle.now(), Ending(None)
             require(connection, work)
+            if not tasks.report(connection, task.id, work.said, now):
+                raise Lost("The task was ended by others.")
             try:
                 image = images.get(connection, work.image_id, SYSTEM, lock=True)
             except NotFound as deleted:

@@ -24,7 +24,9 @@ from glimpse.imports.steps import Admit, Convert, Describe, Fetch, Ingest, Order
 from glimpse.notifications import stores_of_import
 
 CERTIFICATE = "img_signature_certificate"  # in the input of a task, where the image is signed
-NODE_PATIENCE = timedelta(seconds=45)  # for the node that has the staged bytes, before another one gives the image back
+NODE_PATIENCE = timedelta(
+    seconds=45
+)  # for the node that has the staged bytes, or the process that has the token, to be heard of
 
 
 class ImageImport:
@@ -53,9 +55,11 @@ class ImageImport:
         return self._steps
 
     async def is_here(self) -> bool:
-        if self._request.method != DIRECT or self._parts.staging.is_shared:
-            return True
-        if lifecycle.now() - self._task.updated_at > NODE_PATIENCE:
+        waited = lifecycle.now() - self._task.updated_at > NODE_PATIENCE
+        if self._request.method == REMOTE:
+            # While it is pending, another process has the caller's token.
+            return waited or self._task.status != "pending"
+        if waited or self._request.method != DIRECT or self._parts.staging.is_shared:
             return True
         return self._parts.staging.file(str(self._task.image_id)).exists()
 

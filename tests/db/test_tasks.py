@@ -35,12 +35,15 @@ def test_from_its_beginning_to_its_end(synced: Database) -> None:
     one = task(str(uuid.uuid4()))
     synced.write(lambda c: tasks.insert(c, one))
     assert synced.read(lambda c: tasks.get(c, one.id)) == one
-    synced.write(lambda c: tasks.start(c, one.id, LATER))
-    assert synced.read(lambda c: tasks.get(c, one.id)) == replace(one, status="processing", updated_at=LATER)
+    synced.write(lambda c: tasks.waits(c, one.id, LATER))
+    assert synced.read(lambda c: tasks.get(c, one.id)) == replace(one, updated_at=LATER)
+    assert synced.write(lambda c: tasks.claim(c, one.id, THEN))
+    assert synced.read(lambda c: tasks.get(c, one.id)) == replace(one, status="processing")
     ended = replace(one, status="success", result={"image_id": "x"}, updated_at=LATER, expires_at=LATER)
     synced.write(lambda c: tasks.end(c, ended))
     assert synced.read(lambda c: tasks.get(c, one.id)) == ended
-    synced.write(lambda c: tasks.start(c, one.id, THEN))
+    synced.write(lambda c: tasks.waits(c, one.id, THEN))
+    assert not synced.write(lambda c: tasks.claim(c, one.id, THEN))
     assert synced.read(lambda c: tasks.get(c, one.id)) == ended, "what has ended is not begun again"
     assert synced.read(lambda c: tasks.get(c, str(uuid.uuid4()))) is None
 
@@ -115,7 +118,7 @@ def test_open_ones_with_their_marks(synced: Database) -> None:
             synced.write(lambda c, i=image_id, n=name, v=value: images.set_property(c, i, n, v, THEN))
     synced.write(lambda c: images.delete(c, gone, "deleted", LATER))
     synced.write(lambda c: tasks.end(c, replace(held[ended.id], status="failure")))
-    found = synced.read(lambda c: tasks.open_with_marks(c, "location_import", "lock", "mark"))
-    expected = [(held[each.id].id, each.id, f"mine of {each.id}", THEN) for each in (one, gone)]
+    found = synced.read(lambda c: tasks.unfinished(c, "lock", "mark"))
+    expected = [(held[each.id].id, "pending", each.id, THEN, f"mine of {each.id}", THEN) for each in (one, gone)]
     assert sorted(found) == sorted(expected)
-    assert synced.read(lambda c: tasks.open_with_marks(c, "import", "lock", "mark")) == []
+    assert [row[4:] for row in synced.read(lambda c: tasks.unfinished(c, "lock", "other"))] == [(None, None)] * 2

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import socket
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -35,6 +36,7 @@ from glimpse.imports import engine as engine_module
 from glimpse.imports import location
 from glimpse.imports.engine import Engine
 from glimpse.imports.location import LocationImport, LocationOrders, LocationParts
+from glimpse.imports.plan import Work
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings, load
 from glimpse.stores.registry import open_stores
@@ -314,3 +316,84 @@ async def test_a_quota_of_none(here: Node, site: Site) -> None:
     await strict.orders.add(ADMIN, image_id, NewLocation(site.add(b"content")), "req-1")
     await strict.finished()
     assert (found(here, image_id).status, only_task(here, image_id).status) == ("queued", "failure")
+
+
+async def test_a_task_without_a_lease_is_a_running_glance_s(here: Node, site: Site) -> None:
+    """Until its lock may be broken by anybody."""
+    made = {}
+    for minutes in (59, 61):
+        image_id = await left_by_another(here, site.add(b"content"), HERE, 10)
+        text, then = found(here, image_id).properties[TASK_LEASE_PROPERTY], lifecycle.now() - timedelta(minutes=minutes)
+        here.database.write(lambda c: images.drop_property(c, image_id, TASK_LEASE_PROPERTY, text))  # noqa: B023
+        task = only_task(here, image_id)
+        here.database.write(lambda c: tasks.report(c, task.id, "", then))  # noqa: B023
+        made[minutes] = image_id
+    await here.engine.look()
+    await here.finished()
+    assert {minutes: found(here, image_id).status for minutes, image_id in made.items()} == {59: "queued", 61: "active"}
+
+
+async def test_one_task_that_makes_no_sense_keeps_no_other_waiting(here: Node, site: Site) -> None:
+    first, last = queued(here), queued(here)
+    for image_id in (first, last):
+        task = replace(locked(here, image_id, "failure", timedelta()), id=str(uuid.uuid4()), status="processing")
+        task = replace(task, type="location_import", input={"loc_url": site.add(b"x"), "validation_data": "what?"})
+        text = replace(Leases().take(""), process=replace(this_process(), started="0")).text()
+        here.database.write(lambda c: tasks.insert(c, task))  # noqa: B023
+        for name, value in ((LOCK, task.id), (TASK_LEASE_PROPERTY, text)):
+            here.database.write(lambda c: images.set_property(c, image_id, name, value, task.created_at))  # noqa: B023
+    fine = await left_by_another(here, site.add(b"content"), HERE, 10)
+    await here.engine.look()
+    await here.finished()
+    assert found(here, fine).status == "active"
+    assert (found(here, first).status, found(here, last).status) == ("queued", "queued")
+
+
+async def test_whoever_lost_the_lease_removes_nothing(here: Node, site: Site) -> None:
+    """What is there belongs to the process that has the task now, even if that has not been noticed yet."""
+    image_id = await left_by_another(here, site.add(b"content"), HERE, 10)
+    removed: list[str] = []
+
+    class Failing:
+        name = "fail"
+
+        async def run(self, work: Work) -> None:
+            text, now = work.lease.text(), lifecycle.now()
+            here.database.write(
+                lambda c: images.replace_property(c, image_id, TASK_LEASE_PROPERTY, text, "another", now)
+            )
+            raise Conflict("The store holds data for this image already.")
+
+        async def undo(self, work: Work) -> None:
+            removed.append(work.image_id)
+
+    class Failed(LocationImport):
+        def __post_init__(self) -> None:
+            object.__setattr__(self, "steps", (Failing(),))
+
+    plans = {location.TYPE: lambda task: Failed(None, task)}  # type: ignore[arg-type]
+    unlucky = Engine(
+        1, here.database, Quotas(here.database, 0, None), here.tasks, Notifications(here.settings), plans
+    )  # fmt: skip
+    await unlucky.look()
+    while unlucky.busy:
+        await asyncio.sleep(0.01)
+    assert removed == []
+    assert found(here, image_id).properties[TASK_LEASE_PROPERTY] == "another"
+    assert only_task(here, image_id).status == "processing"
+
+
+@pytest.mark.parametrize("anywhere", [True, False])
+async def test_what_waits_for_room_where_it_has_to_be_done(here: Node, site: Site, anywhere: bool) -> None:
+    narrow, go = here.again(at_once=1), threading.Event()
+    site.before = lambda path: go.wait(20)
+    first, second = queued(here), queued(here)
+    await narrow.orders.add(ADMIN, first, NewLocation(site.add(b"content")), "req-1")
+    task = replace(locked(here, second, "pending", timedelta(seconds=30)), input={"loc_url": site.add(b"content")})
+    await narrow.engine.begin(task, anywhere)
+    await asyncio.sleep(0.1)
+    await narrow.engine.look()
+    waited = lifecycle.now() - only_task(here, second).updated_at
+    assert (waited < timedelta(seconds=5)) is not anywhere
+    go.set()
+    await narrow.engine.stop(20)
