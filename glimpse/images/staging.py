@@ -100,8 +100,11 @@ class Staging:
         await self.discard_made(image_id)
 
     async def discard_made(self, image_id: str) -> None:
-        """Remove what was made of staged bytes, but not those."""
-        await asyncio.to_thread(self._unlink_made, image_id)
+        """Remove what was made of staged bytes, but not those. What cannot be removed now, a sweep tries again."""
+        try:
+            await asyncio.to_thread(self._unlink_made, image_id)
+        except OSError as error:
+            LOG.warning("what was made of staged bytes of image %s stays for now: %s", image_id, error.strerror)
 
     def _unlink_made(self, image_id: str) -> None:
         for pattern in (f"{image_id}.*", f".{image_id}.*"):
@@ -122,6 +125,8 @@ class Staging:
             await self.scratch.sweep(database)
         found = await asyncio.to_thread(self._settled)
         for image_id in await self._not_needed(database, found):
+            if not await self._not_needed(database, [image_id]):
+                continue  # staged again while others were removed
             LOG.info("staging has bytes of image %s that nobody needs: removed", image_id)
             with contextlib.suppress(GlimpseError):
                 await self._files.discard(image_id)
@@ -131,6 +136,8 @@ class Staging:
         marks = await database.run(database.read, lambda c: images.with_property(c, STAGED_PROPERTY))
         staged = {image_id: url for image_id, url, _ in marks}
         for image_id in await self._not_needed(database, list(staged)):
+            if not await self._not_needed(database, [image_id]):
+                continue
             try:
                 await self._shared.store.discard(_shared_name(image_id))
             except GlimpseError as error:
@@ -151,7 +158,7 @@ class Staging:
             for path in self.directory.iterdir():
                 name = path.name.removeprefix(".").partition(".")[0]
                 with contextlib.suppress(ValueError, OSError):
-                    if str(uuid.UUID(name)) == name:
+                    if str(uuid.UUID(name)) == name.lower():
                         found[name] = max(found.get(name, 0.0), path.stat().st_mtime)
         return [name for name, changed in found.items() if time.time() - changed > SETTLED]
 

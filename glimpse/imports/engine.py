@@ -195,6 +195,8 @@ class Engine:
         found = await self._database.run(self._database.read, lambda c: tasks.unfinished(c, import_lock.LOCK, LEASE))
         now = lifecycle.now()
         self._forget_watched({mark for *_, mark, _ in found if mark is not None})
+        for over in self._tokens.keys() - {task_id for task_id, *_ in found} - set(self._running.values()):
+            del self._tokens[over]  # others were quicker
         for task_id, status, image_id, heard, mark, renewed in found:
             silent = (now - heard).total_seconds()
             if task_id in self._running.values():

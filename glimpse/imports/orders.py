@@ -107,8 +107,8 @@ class Imports:
 
         def work(connection: Connection) -> tuple[Image, Task, Task | None]:
             account.take_turn(connection)
-            account.check_import(connection)
             image = images.get(connection, image_id, context, lock=True)
+            account.check_import(connection)
             _check_state(image, request)
             if request.method == COPY:
                 self.policy.require_for_image("copy_image", context, image)

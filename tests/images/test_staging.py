@@ -34,7 +34,8 @@ async def test_what_a_sweep_removes(tmp_path: Path, work_dir: str) -> None:
         database.write(lambda connection: images.set_property(connection, held.id, LOCK, "a task", THEN))
         unknown, new, foreign = str(uuid.uuid4()), str(uuid.uuid4()), "lost+found"
         kept = {importing.id, f"{importing.id}.fetched", f"{held.id}.unpacked", new, foreign}
-        gone = {unknown, f"{queued.id}.converted", f".{queued.id}.fetched.x.part"}
+        loud = str(uuid.uuid4()).upper()
+        gone = {unknown, loud, f"{queued.id}.converted", f".{queued.id}.fetched.x.part"}
         for path in (folder / name for folder in folders for name in kept | gone):
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(b"x")
@@ -46,3 +47,32 @@ async def test_what_a_sweep_removes(tmp_path: Path, work_dir: str) -> None:
         await staging.close()
     for folder in folders:
         assert {path.name for path in folder.iterdir()} == kept
+
+
+async def test_what_is_staged_again_during_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conf = tmp_path / "glance-api.conf"
+    conf.write_text(
+        f"[DEFAULT]\nnode_staging_uri = file://{tmp_path}/staging\n[glance_store]\n"
+        f"filesystem_store_datadir = {tmp_path}/images\n[database]\nconnection = sqlite:///{tmp_path}/db\n"
+    )
+    settings = load(["--config-file", str(conf)])
+    with opened(settings.database, 2) as database:
+        made = [image(), image()]
+        put(database, *made)
+        staging = Staging(settings.imports, open_stores(settings))
+        for each in made:
+            staging.file(each.id).write_bytes(b"x")
+            os.utime(staging.file(each.id), (0, 0))
+        discard, removed = staging.discard_made, []
+
+        async def slow(image_id: str) -> None:
+            await discard(image_id)
+            removed.append(image_id)
+            [other] = [each.id for each in made if each.id != image_id]
+            database.write(lambda c: images.set_status(c, other, "queued", "uploading", THEN))
+
+        monkeypatch.setattr(staging, "discard_made", slow)
+        await staging.sweep(database)
+        await staging.close()
+    assert len(removed) == 1
+    assert [path.name for path in staging.directory.iterdir()] == [each.id for each in made if each.id not in removed]
