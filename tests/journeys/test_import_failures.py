@@ -320,6 +320,51 @@ def test_a_copy_into_a_broken_store(two: Service, api: Api) -> None:
     assert (task["status"], shown["os_glance_failed_import"]) == ("success", "")
 
 
+@pytest.mark.parametrize(
+    ("must_succeed", "stores", "outcome", "status", "failed"),
+    [
+        (True, ["web"], "failure", "uploading", "web"),
+        (True, ["fs", "web"], "failure", "uploading", "fs,web"),
+        (False, ["web"], "failure", "queued", "web"),
+        (False, ["fs", "web"], "success", "active", "web"),
+    ],
+)
+def test_a_store_that_is_only_read_from(
+    importer: Api, must_succeed: bool, stores: list[str], outcome: str, status: str, failed: str
+) -> None:
+    image = importer.staged()
+    shown, task = importer.imported(image["id"], DIRECT, stores=stores, all_stores_must_succeed=must_succeed)
+    assert (task["status"], shown["status"], shown["os_glance_failed_import"]) == (outcome, status, failed)
+    assert shown.get("stores") == ("fs" if status == "active" else None)
+
+
+@pytest.mark.parametrize("stores", [["fast", "fast"], ["fast", "fs", "fast"]])
+@pytest.mark.parametrize("method", [DIRECT, COPY])
+def test_a_store_that_is_named_twice(importer: Api, importing: Service, method: str, stores: list[str]) -> None:
+    image = importer.staged() if method == DIRECT else importer.active()
+    stores = [store for store in stores if method == DIRECT or store != "fs"]
+    shown, task = importer.imported(image["id"], method, stores=stores)
+    assert (task["status"], shown["status"]) == ("success", "active"), task["message"]
+    wanted = {*stores, *(["fs"] if method == COPY else [])}
+    assert sorted(shown["stores"].split(",")) == sorted(wanted)
+    assert len(importing.stored(image["id"])) == len(wanted)
+    assert shown["os_glance_importing_to_stores"] == ""
+
+
+def test_a_copy_of_an_image_that_is_switched_off_meanwhile(importer: Api, importing: Service, site: Site) -> None:
+    image, go = importer.ready(), threading.Event()
+    importer.patch(
+        image["id"], {"op": "add", "path": "/locations/-", "value": {"url": site.add(noise(MIB)), "metadata": {}}}
+    )
+    site.midway = (1000, lambda: go.wait(30))
+    importer.order(image["id"], COPY, all_stores=True)
+    assert importer.request("POST", f"/v2/images/{image['id']}/actions/deactivate").status_code == 204
+    go.set()
+    shown, task = importer.settled(image["id"])
+    assert (task["status"], shown["status"], shown["stores"]) == ("failure", "deactivated", "web")
+    check_nothing_left(importing, image["id"])
+
+
 def test_a_copy_whose_source_is_gone(two: Service, api: Api) -> None:
     image = api.active(noise(MIB))
     path = two.home / "images" / image["id"]
