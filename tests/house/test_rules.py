@@ -78,6 +78,20 @@ def test_the_architecture_page_is_short_and_names_every_module() -> None:
             assert path.name in page, f"ARCHITECTURE.md does not say what {path.relative_to(ROOT)} is"
 
 
+def test_the_journeys_name_what_is_there() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    code = "\n".join(path.read_text() for path in SOURCES)
+    members: dict[str, str] = {}
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                members[node.name] = members.get(node.name, "") + ast.unparse(node)
+    for owner, name in re.findall(r"`([A-Z]\w+)\.(\w+)`", page):
+        assert re.search(rf"\b{name}\b", members.get(owner, "")), f"{owner}.{name}"
+    for name in re.findall(r"`(_\w+)`", page):
+        assert re.search(rf"(def|class) {name}\b|^ *{name}\b.*=", code, re.MULTILINE), name
+
+
 def test_the_first_example_can_be_uploaded() -> None:
     """What `make serve` tells a newcomer to upload passes the inspection of content: not every text does."""
     example = re.search(r"--file (\S+) --disk-format raw", (ROOT / "scripts" / "serve").read_text())
