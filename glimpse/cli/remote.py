@@ -64,10 +64,7 @@ class Remote:
             while path:
                 page = self._document("GET", path, 200)
                 for image in page.get("images") or ():
-                    if not isinstance(image, dict) or not {"id", "status", "size"} <= image.keys():
-                        raise Failure(f"{self.place} lists something that is no image")
-                    check_id(image["id"])
-                    yield image
+                    yield checked_image(image, self.place)
                 path = page.get("next") or ""
                 if path and not path.startswith("/v2/images?"):
                     # Behind our address, "@other/" would be another server.
@@ -76,7 +73,7 @@ class Remote:
     def find(self, image_id: str) -> Document | None:
         """One image; None when there is none, as far as may be seen."""
         answer = self._ask("GET", f"/v2/images/{image_id}", (200, 404))
-        return answer.json() if answer.status_code == 200 else None
+        return checked_image(answer.json(), self.place) if answer.status_code == 200 else None
 
     def create(self, fields: Mapping[str, Any]) -> Document:
         """A new record without bytes."""
@@ -118,6 +115,14 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         return self._blocks
+
+
+def checked_image(found: Any, where: object) -> Document:
+    """The record of an image, as `where` has it. Raises `Failure` for what is none."""
+    if not isinstance(found, dict) or not {"id", "status", "size"} <= found.keys():
+        raise Failure(f"{where} has something that is no record of an image")
+    check_id(found["id"])
+    return found
 
 
 def check_id(image_id: str) -> None:

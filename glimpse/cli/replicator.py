@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from oslo_config import cfg
 
 from glimpse import config_files
-from glimpse.cli.remote import Document, Failure, Remote, check_id
+from glimpse.cli.remote import Document, Failure, Remote, check_id, checked_image
 from glimpse.domain.schema import READ_ONLY, RESERVED_PREFIX
 from glimpse.errors import SettingsError
 
@@ -225,9 +225,8 @@ def _load(choices: Choices, server: str, path: str) -> int:
     def bring(record: Path) -> None:
         data = folder / f"{record.name}.img"
         try:
-            image = json.loads(record.read_bytes())
-            check_id(image["id"])
-        except (ValueError, KeyError, TypeError) as error:
+            image = checked_image(json.loads(record.read_bytes()), record)
+        except ValueError as error:
             raise Failure(f"{record} is no record of an image") from error
         if data.exists() or choices.records_only:
             _replicate(choices, image, target, lambda: _read(data, choices.block))

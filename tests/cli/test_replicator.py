@@ -288,6 +288,13 @@ def test_an_odd_server_is_told_of_and_not_followed(monkeypatch: pytest.MonkeyPat
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"id": "0c4a1d6e-57dd-4d83-b0a4-7d0c3a3c5cfb"}'])
+def test_a_file_that_is_no_record(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    (tmp_path / "0c4a1d6e-57dd-4d83-b0a4-7d0c3a3c5cfb").write_text(text)
+    assert replicator.main(["load", "127.0.0.1:1", str(tmp_path)]) == 1
+    assert "no record" in capsys.readouterr().err
+
+
 def test_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each end gets its own; --token is for both."""
     file = tmp_path / "glance-replicator.conf"
