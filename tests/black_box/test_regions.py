@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -65,6 +66,13 @@ def regions(glimpse_service: ServiceFactory[Glimpse], keystone: Keystone, barbic
             "import_filtering_opts": {"allowed_hosts": "[127.0.0.1]", "allowed_ports": f"[{source.port}]"},
         }
     )
+    with registered(keystone, source, target):
+        yield Regions(keystone, source, target)
+
+
+@contextlib.contextmanager
+def registered(keystone: Keystone, source: Glimpse, target: Glimpse) -> Iterator[None]:
+    """The catalogue has the one as the Image service of the region `OTHER`, the other as that of the default one."""
     keystone.register_image_service(target.url)
     (service,) = keystone.call("GET", "/services?type=image")["services"]
     if all(region["id"] != OTHER for region in keystone.call("GET", "/regions")["regions"]):
@@ -72,7 +80,7 @@ def regions(glimpse_service: ServiceFactory[Glimpse], keystone: Keystone, barbic
     for interface, url in (("public", source.url), ("internal", f"{source.url}/v2"), ("admin", "http://127.0.0.1:1")):
         entry = {"service_id": service["id"], "interface": interface, "url": url, "region_id": OTHER}
         keystone.call("POST", "/endpoints", {"endpoint": entry})
-    yield Regions(keystone, source, target)
+    yield
     keystone.forget_image_service()
 
 

@@ -118,6 +118,11 @@ class Process:
             raise ServerFailed(f"{self.name} does not run\n{self.tail()}")
         return self._child.pid
 
+    @property
+    def children(self) -> list[int]:
+        """The process ids of its workers. Raises `ServerFailed` when it does not run."""
+        return [int(child) for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
     def start(self, ready: Callable[[], bool], seconds: float = 60) -> None:
         """Start it and wait until `ready` says yes. Raises `ServerFailed`."""
         assert not self.running, f"{self.name} runs already"

@@ -154,6 +154,19 @@ class Glimpse(ImageService):
         }  # fmt: skip
 
 
+class GlimpseWorker(Glimpse):
+    """This project's `glance-worker`: no API, only its processes."""
+
+    name = "glance-worker"
+
+    def _command(self) -> list[str | Path]:
+        return [self.bin / "glance-worker"]
+
+    def answers(self) -> bool:
+        """Whether it has come up."""
+        return bool(self.process.children)
+
+
 class Glance(ImageService):
     """The real Glance from PyPI under uWSGI, set up as its admin guide says."""
 
