@@ -40,8 +40,9 @@ MIB = 1 << 20
 KILLS = int(os.environ.get("GLIMPSE_CHAOS_KILLS", "50"))
 SEED = int(os.environ.get("GLIMPSE_CHAOS_SEED", "4"))
 OCTETS = {"Content-Type": "application/octet-stream"}
-PLUGINS: dict[str, dict[str, object]] = {
-    "image_import_opts": {"image_import_plugins": "[image_decompression,image_conversion]"}
+CHANGES: dict[str, dict[str, dict[str, object]]] = {
+    "converted": {"image_import_opts": {"image_import_plugins": "[image_decompression,image_conversion]"}},
+    "shared": {"os_glance_staging_store": {"backend": "fast"}},
 }
 
 
@@ -55,8 +56,8 @@ class Clouds:
         self._cloud: Cloud
 
     def of(self, kind: str) -> Cloud:
-        """With bytes that go straight into the stores (streamed), that are decompressed and converted first, or that
-        come from another region.
+        """With bytes that go straight into the stores (streamed), that are decompressed and converted first, that are
+        staged in a store (shared), or that come from another region.
         """
         if kind != self._kind:
             self.close()
@@ -71,7 +72,7 @@ class Clouds:
         folder = Path(tempfile.mkdtemp(dir=rig_folder))
         folder.chmod(0o755)
         nodes, workers = ServiceFactory(Glimpse, folder), ServiceFactory(GlimpseWorker, folder)
-        changes: dict[str, dict[str, object]] = PLUGINS if kind == "converted" else {}
+        changes = CHANGES.get(kind, {})
         if kind == "region":
             keystone: Keystone = self._request.getfixturevalue("keystone")
             changes = {
@@ -248,6 +249,7 @@ CONVERTED: list[tuple[type[Way], Steps]] = [
     (Direct, ("admit", "fetch", "convert", "ingest", "finish")),
     (Web, ("admit", "fetch", "convert", "ingest", "finish")),
 ]
+SHARED: list[tuple[type[Way], Steps]] = [(Direct, ("admit", "ingest", "finish"))]
 REGION: list[tuple[type[Way], Steps]] = [(Remote, ("admit", "describe", "ingest", "finish"))]
 
 
@@ -304,6 +306,21 @@ def test_random_deaths_while_images_are_converted(
     clouds: Clouds, rabbitmq: RabbitMQ, disk: tuple[bytes, bytes]
 ) -> None:
     random_deaths(clouds.of("converted"), rabbitmq, disk, "converted")
+
+
+@pytest.mark.parametrize(("way", "steps", "step"), each(SHARED))
+def test_a_step_dies_with_staging_in_a_store(
+    clouds: Clouds, site: Site, disk: tuple[bytes, bytes], way: type[Way], steps: Steps, step: str
+) -> None:
+    """Any process takes it over, on any node."""
+    raw = disk[1]
+    step_dies(lambda: way(clouds.of("shared"), site, raw, raw, "raw"), way.source, steps, step)
+
+
+def test_nothing_is_left_in_the_store_for_staging(clouds: Clouds) -> None:
+    cloud = clouds.of("shared")
+    cloud.let_time_pass()
+    cloud.wait_until_clean()
 
 
 @pytest.mark.parametrize(("way", "steps", "step"), each(REGION))
