@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from .client import Api
+from .client import Api, web_download
+from .conftest import ON_LOOPBACK
 from .content import MIB
 from .service import Service
+from .site import Site
 from .wire import Wire
 
 pytestmark = pytest.mark.better_than_glance  # whose processes are somebody else's
@@ -54,6 +57,28 @@ def test_large_image(own: Callable[..., Service]) -> None:
     with api.http.stream("GET", f"/v2/images/{image['id']}/file") as response:
         assert sum(len(piece) for piece in response.iter_bytes()) == SIZE
     assert resident(worker, "VmHWM") - before < WINDOW
+    api.close()
+
+
+def test_imports(own: Callable[..., Service], site: Site) -> None:
+    """From the web into two stores, some of it unpacked, four at the same time; then from one store into the other."""
+    changes = {"image_import_opts": {"image_import_plugins": "[image_decompression]"}, "DEFAULT": {"workers": 1}}
+    service = own({**ON_LOOPBACK, **changes})
+    [worker] = service.listeners()
+    api = Api(service.url)
+    api.delete(api.imported(api.ready()["id"], web_download(site.add(bytes(MIB))), all_stores=True)[0]["id"])
+    before = resident(worker, "VmHWM")
+    plain, packed = site.add(bytes(SIZE)), site.add(gzip.compress(bytes(SIZE), 1))
+    images = [api.ready() for _ in range(4)]
+    for image, url in zip(images, (plain, plain, packed, packed), strict=True):
+        api.order(image["id"], web_download(url), all_stores=True)
+    for image in images:
+        shown, task = api.settled(image["id"], 60)
+        assert (shown["status"], shown["size"]) == ("active", SIZE), task["message"]
+    assert resident(worker, "VmHWM") - before < 3 * WINDOW
+    api.request("DELETE", f"/v2/stores/fs/{images[0]['id']}")
+    assert api.imported(images[0]["id"], "copy-image", stores=["fs"])[1]["status"] == "success"
+    assert resident(worker, "VmHWM") - before < 3 * WINDOW
     api.close()
 
 
