@@ -54,6 +54,7 @@ ATTEMPTS = 5  # processes that may die of a task before it is given up
 INSIST = 60.0  # seconds to try to write the end of a task while the database is away
 UNDO_PAUSES = (1.0, 4.0)  # seconds before what a store refuses to remove is tried again
 
+LONGEST = 4000  # characters of a message; what an image says of itself may be quoted in it
 UNEXPECTED = "Task failed due to Internal Error"
 SYSTEM = Context(is_admin=True)
 
@@ -399,7 +400,7 @@ class Engine:
             if error is None:
                 ended = self._tasks.ended(task, "success", work.said, {"image_id": work.image_id})
             else:
-                ended = self._tasks.ended(task, "failure", error.message or UNEXPECTED)
+                ended = self._tasks.ended(task, "failure", (error.message or UNEXPECTED)[:LONGEST])
             tasks.end(connection, ended)
             self._quotas.release(connection, work.image_id)
             images.drop_property(connection, work.image_id, LEASE, work.lease.text())

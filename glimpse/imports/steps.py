@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from glimpse.access.auth import Catalogue
@@ -248,15 +249,18 @@ class Ingest:
     async def run(self, work: Work) -> None:
         parts = self.order.parts
         image = await parts.image(work)
-        if work.lease.attempt:
+        try:
             await self.undo(work)  # what a process that died has left
+        except Unavailable:
+            if self.order.request.must_succeed:
+                raise
         reader = await self._source(work, image)
         try:
             size = self._size(image, reader, work)
             for store in self.order.targets:
                 self._tell_prepare(image, store)
             verifier = await self.order.verifier(work, image)
-            passage = Passage(parts.settings, image, size, self._room(work), work.alive, verifier)
+            passage = Passage(self._settings(image), image, size, self._room(work), work.alive, verifier)
             blocks = self.order.blocks(image, reader) if work.file is None else reader.stream(0, None)
             checked = self._promised(image, passage, progress(work, "Copied", blocks))
             async with contextlib.aclosing(checked) as stream:
@@ -304,14 +308,24 @@ class Ingest:
 
         return for_all
 
+    def _settings(self, image: Image) -> Settings:
+        """A copy is hashed as the image was."""
+        settings, algorithm = self.order.parts.settings, image.os_hash_algo
+        if self.order.request.method == COPY and algorithm and algorithm in hashlib.algorithms_guaranteed:
+            return replace(settings, hashing_algorithm=algorithm)
+        return settings
+
     async def _promised(
         self, image: Image, passage: Passage, blocks: AsyncIterator[bytes]
     ) -> AsyncGenerator[bytes, None]:
         """A copy has to be what the record says, before a store publishes it."""
         async for block in passage.through(blocks):
             yield block
-        copied = self.order.request.method == COPY and image.checksum is not None
-        if copied and passage.facts()["checksum"] != image.checksum:
+        if self.order.request.method != COPY:
+            return
+        copied = passage.facts()
+        hashed = ["checksum", *(["os_hash_value"] if copied["os_hash_algo"] == image.os_hash_algo else [])]
+        if any((getattr(image, name) or copied[name]).lower() != copied[name] for name in hashed):
             raise Unavailable("The bytes that were read are not those of the image.")
 
     def _tell_prepare(self, image: Image, store: ConfiguredStore) -> None:
@@ -325,10 +339,16 @@ class Ingest:
             if image.status != "importing":  # what that has was refused before, or is left of the import of a Glance
                 places = (self.order.parts.stores.holding(location) for location in image.locations)
                 holding = {place.id for place in places if place is not None}
+        work.locations.clear()
+        failure: GlimpseError | None = None
         for store in self.order.targets:
             if store.id not in holding and store.store.facts.writable:
-                await store.store.discard(work.image_id)
-        work.locations.clear()
+                try:
+                    await store.store.discard(work.image_id)
+                except GlimpseError as error:
+                    failure = error
+        if failure is not None:
+            raise failure
 
 
 async def progress(work: Work, verb: str, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, Any]:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .client import Api, add, replace, web_download
+from .conftest import IMPORTS
 from .content import noise, qcow2
+from .service import Service
 from .site import Site
 from .test_import import DIRECT, held
-from .test_location_api import refused
+from .test_import_plugins import with_plugins
+from .test_location_api import ended, post, refused
 
 Who = Callable[[str], Api]
 
@@ -70,3 +76,65 @@ def test_names_that_a_database_takes_for_marks(importer: Api, name: str) -> None
     assert importer.raw_create(**{name: "x"}).status_code == 403
     image = importer.ready()
     assert importer.raw_patch(image["id"], [add(name, "x")]).status_code == 403
+
+
+@pytest.mark.better_than_glance
+def test_a_copy_of_other_bytes_than_promised(own: Callable[..., Service], site: Site) -> None:
+    """OSSN-0065: who has the web server has changed what is there."""
+    service = own({**IMPORTS, "DEFAULT": {**IMPORTS["DEFAULT"], "do_secure_hash": False}})
+    api, data = Api(service.url), b"content"
+    for algorithm in ("sha256", "sha512"):
+        image, url = api.ready(), site.add(data)
+        value = hashlib.new(algorithm, data).hexdigest().upper()
+        assert post(api, image["id"], url, os_hash_algo=algorithm, os_hash_value=value).status_code == 202
+        assert ended(api, image["id"])[0]["status"] == "active"
+        site.pages[url.removeprefix(site.url)] = b"CONTENT"
+        shown, task = api.imported(image["id"], "copy-image", stores=["fs"])
+        assert (shown["status"], shown["stores"], task["status"]) == ("active", "web", "failure")
+        assert service.stored(image["id"]) == []
+        site.pages[url.removeprefix(site.url)] = data
+        shown, task = api.imported(image["id"], "copy-image", stores=["fast"])
+        assert (set(shown["stores"].split(",")), task["status"]) == ({"web", "fast"}, "success")
+    api.close()
+
+
+@pytest.fixture
+def converting(own: Callable[..., Service]) -> Service:
+    changes = with_plugins("image_conversion")
+    return own({**changes, "DEFAULT": {**changes["DEFAULT"], "user_storage_quota": "1MB"}})
+
+
+def packed(folder: Path, data: bytes) -> bytes:
+    (folder / "raw").write_bytes(data)
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", folder / "raw", folder / "qcow2"], check=True)
+    return (folder / "qcow2").read_bytes()
+
+
+@pytest.mark.better_than_glance
+@pytest.mark.parametrize("method", [DIRECT, "web-download"])
+def test_what_is_converted_is_what_counts(converting: Service, site: Site, tmp_path: Path, method: str) -> None:
+    """A quota of 1 MiB, a file of 200 KiB, a disk of 3 MiB."""
+    api, data = Api(converting.url), packed(tmp_path, bytes(3 << 20))
+    image = api.ready(disk_format="qcow2") if method == "web-download" else api.staged(data, disk_format="qcow2")
+    shown, task = api.imported(image["id"], method if method == DIRECT else web_download(site.add(data)))
+    assert (shown["status"], task["status"]) == ("queued", "failure")
+    assert "user_storage_quota" in task["message"]
+    assert converting.stored(image["id"]) == []
+    api.close()
+
+
+@pytest.mark.better_than_glance
+def test_what_another_import_has_left_is_not_imported(converting: Service, site: Site, tmp_path: Path) -> None:
+    """A process that was killed on this node, while its task ended on another."""
+    api, data = Api(converting.url), packed(tmp_path, noise(70_000))
+    image = api.ready(disk_format="qcow2")
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("fetched", "converted"):
+        left = packed(other, noise(70_000, 2)) if name == "fetched" else noise(70_000, 2)
+        (converting.home / "staging" / f"{image['id']}.{name}").write_bytes(left)
+    shown, task = api.imported(image["id"], web_download(site.add(data)))
+    assert (shown["status"], task["message"].startswith("Copied")) == ("active", True)
+    assert api.download(image["id"])[:70_000] == noise(70_000)
+    assert converting.stored(image["id"]) == [converting.home / "images" / image["id"]]
+    api.close()
