@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from io import FileIO
 
-from glimpse.cache.copying import CompleteCopy, Copying, Opener, Superseded
+from glimpse.cache.copying import SETTLED, CompleteCopy, Copying, Opener, Superseded
 from glimpse.cache.directory import Directory
 from glimpse.cache.ledger import open_ledger
 from glimpse.db.engine import Database
@@ -128,8 +128,8 @@ class Cache:
             known = self._checksums[image.id] = (identity, noted.checksum)
         if image.checksum is not None:
             return known[1] == image.checksum
-        # Without a checksum any change of the record may have been one of its locations.
-        return facts.st_mtime >= _epoch(image.updated_at) + 1
+        # Without a checksum any change of the record may have been one of its locations (`Copying` dates the file).
+        return facts.st_mtime >= _epoch(image.updated_at) + SETTLED
 
     def _count(self, image_id: str) -> None:
         self._hits[image_id] += 1

@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FILLING, COMPLETE, NO_ROOM = 0o600, 0o640, 0o700  # the owner may always write: others open the file at any moment
+SETTLED = 0.5  # seconds after the last change of a record without a checksum: the time of a copy that is of it for sure
 TICK = 0.02  # seconds between two looks at a file that another process fills, and between two calls to those who wait
 
 
@@ -89,6 +91,7 @@ class Copying:
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._there = 0
         self._is_mine = False  # to fill, and to be given its name
+        self._began = 0.0
         self._ended = False
         self._failure: Exception | None = None
         self._waiting: set[asyncio.Future[None]] = set()
@@ -240,11 +243,13 @@ class Copying:
             raise _NoRoom
         if facts.st_mode & 0o777 != COMPLETE or facts.st_size != self._size:
             raise Unavailable("The image data broke off.") if self._there else Superseded
+        if self._image.checksum is None and facts.st_mtime < _epoch(self._image.updated_at):
+            raise _other_data()
         noted = None
         with suppress(Unavailable):
             noted = await _at_rest(self._ledger.get, self._image.id)
         if noted is not None and self._image.checksum not in (None, noted.checksum):
-            raise Unavailable("The image got other data meanwhile.")
+            raise _other_data()
 
     async def _fill(self, file: FileIO) -> None:
         have = await _at_rest(self._prepare, file)
@@ -281,8 +286,9 @@ class Copying:
             self._give_up(file, FILLING)
             raise Superseded
         facts = os.fstat(file.fileno())
-        # A machine that crashed may have left holes. Without a checksum nobody would notice, unless we saw it grow.
-        known = self._image.checksum is not None or self._there
+        self._began = time.time()
+        # It may have holes, after a crash of the machine, or be of older data: without a checksum nobody would notice.
+        known = self._image.checksum is not None
         if facts.st_size and (
             not known or facts.st_mtime < _epoch(self._image.updated_at) or facts.st_size > self._size
         ):
@@ -321,12 +327,21 @@ class Copying:
         except GlimpseError as error:
             LOG.warning("image %s is not kept in the cache: %s", self._image.id, error.message)
             noted = False
+        if self._image.checksum is None:
+            self._date(file)
         os.fchmod(file.fileno(), COMPLETE)
         self._end(None)  # the disk need not be waited for
         if noted:
             await _at_rest(self._name, file)
         else:
             await _at_rest(self._give_up, file, COMPLETE)
+
+    def _date(self, file: FileIO) -> None:
+        """Without a checksum the file's time says of which record the copy is: it is that of its last change."""
+        changed, accessed = _epoch(self._image.updated_at), os.fstat(file.fileno()).st_atime_ns
+        # Records know whole seconds: one that was read within its second may have changed once more.
+        settled = self._began >= changed + 1
+        os.utime(file.fileno(), ns=(accessed, int((changed + (SETTLED if settled else 0)) * 10**9)))
 
     def _name(self, file: FileIO) -> None:
         os.fsync(file.fileno())
@@ -406,6 +421,10 @@ async def _at_rest(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
         await asyncio.wait([future])
         raise
     return future.result()
+
+
+def _other_data() -> Unavailable:
+    return Unavailable("The image got other data meanwhile.")
 
 
 def _lock(file: FileIO) -> bool:

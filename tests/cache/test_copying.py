@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -281,3 +282,24 @@ async def test_an_image_that_got_other_data_while_another_process_copies(cache: 
     assert await content(first) == old
     with pytest.raises(Unavailable):
         await content(second)
+
+
+async def test_other_data_and_no_checksum_to_tell(cache: Cache, other: Cache, database: Database) -> None:
+    """A place was changed while its bytes came: the copy is not the image's, though it is younger than the change."""
+    old, new = bytes(MIB), os.urandom(MIB)
+    image, place, go_on = image_of(old, checksum=None), Place(old), asyncio.Event()
+    place.pause = lambda offset: go_on.wait() if offset else None
+    first = await cache.read(image, place.open)
+    same = await other.read(image, Place(new).open)
+    changed = image.with_(updated_at=image.updated_at + timedelta(seconds=1))
+    assert await cache.read(changed, Place(new).open) is None
+    third = Cache(cache._settings, database)
+    second = await third.read(changed, Place(new).open)
+    go_on.set()
+    assert [await content(first), await content(same)] == [old, old]
+    with pytest.raises(Unavailable):
+        await content(second)
+    for each in (cache, other, third):
+        await each.stop()
+    assert await content(await cache.read(image, None)) == old
+    assert await content(await cache.read(changed, Place(new).open)) == new
