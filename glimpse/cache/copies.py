@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from io import FileIO
 
-from glimpse.cache.copying import SETTLED, CompleteCopy, Copying, Opener, Superseded
+from glimpse.cache.copying import SETTLED, CompleteCopy, Copying, Opener, Superseded, checksum_of
 from glimpse.cache.directory import Directory
 from glimpse.cache.ledger import open_ledger
 from glimpse.db.engine import Database
@@ -126,8 +126,8 @@ class Cache:
             if len(self._checksums) >= REMEMBERED:
                 self._checksums.clear()
             known = self._checksums[image.id] = (identity, noted.checksum)
-        if image.checksum is not None:
-            return known[1] == image.checksum
+        if (checksum := checksum_of(image)) is not None:
+            return known[1] == checksum
         # Without a checksum any change of the record may have been one of its locations (`Copying` dates the file).
         return facts.st_mtime >= _epoch(image.updated_at) + SETTLED
 

@@ -67,6 +67,11 @@ class Source:
             await self.reader.close()
 
 
+def checksum_of(image: Image) -> str | None:
+    """The MD5 that the bytes must have; whoever gave an image a place may have written it in capitals."""
+    return image.checksum.lower() if image.checksum else None
+
+
 Opener = Callable[[], Awaitable[Source]]  # raises `GlimpseError`: nobody has the bytes
 
 
@@ -87,6 +92,7 @@ class Copying:
         self._directory, self._ledger, self._make_room = directory, ledger, make_room
         self._image, self._source = image, source
         self._size = image.size or 0
+        self._checksum = checksum_of(image)
         self._file: FileIO | None = None
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._there = 0
@@ -105,7 +111,7 @@ class Copying:
     def is_of(self, image: Image) -> bool:
         """Whether this is the same content."""
         mine = self._image
-        same_time = image.checksum is not None or mine.updated_at == image.updated_at
+        same_time = self._checksum is not None or mine.updated_at == image.updated_at
         return same_time and (mine.checksum, mine.size) == (image.checksum, image.size)
 
     async def reader(self, source: Opener) -> GrowingCopy | None:
@@ -243,12 +249,12 @@ class Copying:
             raise _NoRoom
         if facts.st_mode & 0o777 != COMPLETE or facts.st_size != self._size:
             raise Unavailable("The image data broke off.") if self._there else Superseded
-        if self._image.checksum is None and facts.st_mtime < _epoch(self._image.updated_at):
+        if self._checksum is None and facts.st_mtime < _epoch(self._image.updated_at):
             raise _other_data()
         noted = None
         with suppress(Unavailable):
             noted = await _at_rest(self._ledger.get, self._image.id)
-        if noted is not None and self._image.checksum not in (None, noted.checksum):
+        if noted is not None and self._checksum not in (None, noted.checksum):
             raise _other_data()
 
     async def _fill(self, file: FileIO) -> None:
@@ -267,7 +273,7 @@ class Copying:
                         self._grew(have)
             if have < self._size:
                 raise Unavailable("The store broke off before the end of the image.")
-            if have > self._size or self._image.checksum not in (None, self._md5.hexdigest()):
+            if have > self._size or self._checksum not in (None, self._md5.hexdigest()):
                 await _at_rest(self._reject, file)
                 raise Unavailable("The data in the store is not the image's.")
         except (_NoRoom, OSError) as error:
@@ -288,7 +294,7 @@ class Copying:
         facts = os.fstat(file.fileno())
         self._began = time.time()
         # It may have holes, after a crash of the machine, or be of older data: without a checksum nobody would notice.
-        known = self._image.checksum is not None
+        known = self._checksum is not None
         if facts.st_size and (
             not known or facts.st_mtime < _epoch(self._image.updated_at) or facts.st_size > self._size
         ):
@@ -327,7 +333,7 @@ class Copying:
         except GlimpseError as error:
             LOG.warning("image %s is not kept in the cache: %s", self._image.id, error.message)
             noted = False
-        if self._image.checksum is None:
+        if self._checksum is None:
             self._date(file)
         os.fchmod(file.fileno(), COMPLETE)
         self._end(None)  # the disk need not be waited for

@@ -50,6 +50,15 @@ async def test_a_copy_is_made_and_found(cache: Cache) -> None:
     assert abs((held.last_accessed - lifecycle.now()).total_seconds()) < 10
 
 
+async def test_a_checksum_in_capitals(cache: Cache) -> None:
+    """Whoever gives an image a place may write it so."""
+    image = image_of(b"bytes")
+    loud = image.with_(checksum=str(image.checksum).upper())
+    assert await content(await cache.read(loud, Place(b"bytes").open)) == b"bytes"
+    await cache.stop()
+    assert await content(await cache.read(loud, None)) == b"bytes"
+
+
 async def test_a_part(cache: Cache) -> None:
     data = os.urandom(MIB)
     image, place = image_of(data), Place(data)
