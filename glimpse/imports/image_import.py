@@ -75,7 +75,7 @@ class ImageImport:
         else:
             properties = {**marks, **work.properties}
             properties.pop(STAGE_HOST_PROPERTY, None)
-            image = self._without_refused(connection, work, image, now)
+            image = self._without_refused(connection, image, now)
             done = image.with_(
                 status="active", properties=properties, locations=tuple(work.locations), updated_at=now, **work.facts
             )
@@ -86,12 +86,12 @@ class ImageImport:
             events.append(("image.activate", {}))
         return Ending(done, [*events, ("image.update", {})])
 
-    def _without_refused(self, connection: Connection, work: Work, image: Image, now: datetime) -> Image:
+    def _without_refused(self, connection: Connection, image: Image, now: datetime) -> Image:
         """What an image has that is not active was refused (spec 2.4), or left by a Glance: it stays dead."""
-        new = {location.url for location in work.locations}
         for location in image.locations:
             store = self._parts.stores.holding(location)
-            ours = store is not None and store.store.facts.writable and location.url not in new
+            # In a store that the image goes to, what was there is gone: the same place may have the new bytes.
+            ours = store is not None and store.store.facts.writable and store.id not in self._ids
             images.remove_location(connection, location.id, now, "pending_delete" if ours else "deleted")
         return image.with_(locations=())
 
