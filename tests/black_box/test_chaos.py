@@ -453,7 +453,10 @@ class Upload(Way):
 
 
 def random_deaths(cloud: Cloud, rabbitmq: RabbitMQ, disk: tuple[bytes, bytes], kind: str) -> None:
-    """Kill somebody all the time while images come in, and the message broker once; look at what is left."""
+    """Kill somebody all the time while images come in, and the message broker once; look at what is left.
+
+    Some processes are replaced politely, too.
+    """
     chance, deaths = random.Random(SEED), dict[int, float]()
     print(f"seed {SEED}, {KILLS // 2} kills")
     load = Load(cloud, disk, kind)
@@ -462,6 +465,8 @@ def random_deaths(cloud: Cloud, rabbitmq: RabbitMQ, disk: tuple[bytes, bytes], k
             time.sleep(chance.uniform(0.3, 1.5))
             if number == KILLS // 4:
                 rabbitmq.kill9()
+            if chance.random() < 0.1:
+                chance.choice(cloud.services).process.signal(signal.SIGHUP)  # all of its processes are replaced
             if chance.random() < 0.1:
                 service = chance.choice(cloud.services)
                 deaths |= dict.fromkeys(service.process.children, time.monotonic())
