@@ -125,10 +125,12 @@ class ImageImport:
         return properties
 
     async def clean(self, work: Work, error: GlimpseError | None) -> None:
+        database, staging = self._parts.database, self._parts.staging
         if work.keeps_staged:
-            await self._parts.staging.discard_made(work.image_id)
-        else:
-            await self._parts.staging.discard(work.image_id)
+            await staging.discard_made(work.image_id)
+        # Its owner may have staged something else since the image was queued again.
+        elif not await database.run(database.read, lambda c: images.is_in(c, work.image_id, "uploading")):
+            await staging.discard(work.image_id)
 
 
 def _names(text: str | None) -> list[str]:

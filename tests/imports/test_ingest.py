@@ -19,6 +19,7 @@ from glimpse.domain.lifecycle import now
 from glimpse.domain.record import Image, Location, Task
 from glimpse.errors import Unavailable
 from glimpse.images.leases import Leases
+from glimpse.images.staging import Staging
 from glimpse.imports.image_import import ImageImport
 from glimpse.imports.plan import Work
 from glimpse.imports.steps import Ingest, Order
@@ -108,3 +109,17 @@ def test_places_that_an_image_had_before(tmp_path: Path) -> None:
     assert sorted(rows) == sorted([
         (urls[0], "deleted"), (urls[1], "pending_delete"), (urls[2], "deleted"), (urls[2], "active")
     ])  # fmt: skip
+
+
+@pytest.mark.parametrize("status", ["queued", "uploading"])
+async def test_what_was_staged_since_the_end_of_an_import(tmp_path: Path, status: str) -> None:
+    after = image(status=status)
+    parts: Any = _Parts(after, tmp_path)
+    parts.staging = Staging(replace(parts.settings.imports, staging_dir=str(tmp_path / "staging")), parts.stores)
+    with opened(parts.settings.database, 2) as parts.database:
+        put(parts.database, after)
+        work = _work(after)
+        parts.staging.file(after.id).write_bytes(b"staged")
+        await ImageImport(parts, work.task).clean(work, Unavailable("The other one has failed."))
+        assert parts.staging.file(after.id).exists() is (status == "uploading")
+    await parts.staging.close()
