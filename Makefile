@@ -38,7 +38,7 @@ check: $(VENV)/stamp ## the quick half: formatting, lint, types, imports, tests 
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/pytest -q -m "not server"
+	@$(BIN)/pytest -q -m "not server" -n 2 --dist loadfile
 
 test: check ## everything that guards main, with real servers (installs them as root, else says how)
 	@$(BIN)/python tests/rig/install.py
