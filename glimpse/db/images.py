@@ -19,7 +19,7 @@ from glimpse.db import galera, image_documents, sealing
 from glimpse.db.prepared import Prepared
 from glimpse.db.tables import image_locations, image_members, image_properties, image_tags, images
 from glimpse.domain.context import Context
-from glimpse.domain.record import Image, Location
+from glimpse.domain.record import LEFTOVER, Image, Location
 from glimpse.domain.schema import is_storable
 from glimpse.errors import Conflict, Duplicate, NotFound
 
@@ -222,6 +222,17 @@ def add_location(connection: Connection, image_id: str, location: Location, when
             image_id=image_id, value=sealing.seal(connection, location.url),
             meta_data=json.dumps(dict(location.metadata)), status=location.status, created_at=when, updated_at=when,
             deleted=False,
+        )
+    )  # fmt: skip
+
+
+def add_leftover(connection: Connection, image_id: str, store_id: str, when: datetime) -> None:
+    """Record that a store may hold something that is to be erased, of an image that may be deleted."""
+    connection.execute(
+        image_locations.insert().values(
+            image_id=image_id, value=sealing.seal(connection, f"{LEFTOVER}{image_id}"),
+            meta_data=json.dumps({"store": store_id}), status="pending_delete", created_at=when, updated_at=when,
+            deleted=True, deleted_at=when,
         )
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ from glimpse.db import galera, images, sealing
 from glimpse.db.tables import image_locations, image_members, image_properties, image_tags
 from glimpse.db.tables import images as image_table
 from glimpse.domain.lifecycle import DEACTIVATED_PROPERTY
-from glimpse.domain.record import Location
+from glimpse.domain.record import LEFTOVER, Location
 from glimpse.domain.schema import RESERVED_PREFIX
 from glimpse.errors import Conflict, NotFound
 
@@ -91,7 +91,8 @@ def with_image(connection: Connection, location: Location) -> Waiting | None:
 def claim(connection: Connection, waiting: Waiting, now: datetime, marks: Collection[str]) -> datetime | None:
     """Take it on to erase these bytes; the claim, or None when that is not to be done, or not now.
 
-    A place that holds bytes of its image again is settled: it is not erased. One of an image that is being stored, as
+    A place that holds bytes of its image again is settled: it is not erased. Nor is what a store may have left over,
+    where the image is in that store by now. One of an image that is being stored, as
     its status says, or a property with one of the names `marks`, has to wait.
     """
     if _lock(connection, waiting.image_id) in _STORING or _is_marked(connection, waiting.image_id, marks):
@@ -104,13 +105,29 @@ def claim(connection: Connection, waiting: Waiting, now: datetime, marks: Collec
     ).first()
     if row is None:
         return None
-    live = sa.select(_places.value).where(_places.image_id == waiting.image_id, _places.deleted == sa.false())
-    if any(location.url == sealing.unseal(connection, text) for text in connection.execute(live).scalars().all()):
+    if any(_is_alive(location, place) for place in _live(connection, waiting.image_id)):
         images.erased(connection, location)
         return None
     stamp: datetime = max(now, row[0].replace(microsecond=0) + timedelta(seconds=1))
     connection.execute(image_locations.update().where(_places.id == location.id).values(updated_at=stamp))
     return stamp
+
+
+def _live(connection: Connection, image_id: str) -> list[Location]:
+    rows = sa.select(_places.value, _places.meta_data).where(
+        _places.image_id == image_id, _places.deleted == sa.false()
+    )
+    return [
+        Location(sealing.unseal(connection, text), json.loads(metadata or "{}"))
+        for text, metadata in connection.execute(rows)
+    ]
+
+
+def _is_alive(waiting: Location, live: Location) -> bool:
+    if waiting.url.startswith(LEFTOVER):
+        # A place that names no store may be in any.
+        return live.metadata.get("store") in (None, waiting.metadata.get("store"))
+    return waiting.url == live.url
 
 
 def _lock(connection: Connection, image_id: str) -> str | None:
@@ -175,9 +192,10 @@ def restorable(connection: Connection, image_id: str) -> list[Location]:
     query = sa.select(*columns).where(_places.image_id == image_id, _places.status == _PENDING).order_by(_places.id)
     rows = connection.execute(query).all()
     together = [row for row in rows if row[4] == deleted_at] or rows
-    return [
+    places = [
         Location(sealing.unseal(connection, row[0]), json.loads(row[1] or "{}"), row[2], row[3]) for row in together
     ]
+    return [place for place in places if not place.url.startswith(LEFTOVER)]
 
 
 def _deleted_at(connection: Connection, image_id: str) -> datetime:

@@ -20,6 +20,11 @@ class Location:
     id: int | None = None
 
 
+# Begins the URL of a place that is to be erased, where a store may hold something of an image and nobody knows what:
+# the metadata name the store, and its `discard` finds it.
+LEFTOVER = "leftover://"
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """An image's record (API reference, Images; table `images` and its children).

@@ -20,7 +20,7 @@ from glimpse.db.engine import Database
 from glimpse.db.scrub import Deadlines, Waiting
 from glimpse.domain import lifecycle
 from glimpse.domain.lifecycle import LEASE_PROPERTY
-from glimpse.domain.record import Location
+from glimpse.domain.record import LEFTOVER, Location
 from glimpse.errors import Conflict, GlimpseError, NotFound, Unavailable
 from glimpse.images.import_lock import LOCK
 from glimpse.settings import Settings
@@ -94,7 +94,7 @@ class Scrubber:
         while page := await self.database.run(self._page, until, now, after):
             after = page[-1].location.id or 0
             for waiting in page:
-                store = self.stores.holding(waiting.location)
+                store = self._store_of(waiting.location)
                 if store is None:
                     unknown += 1
                 elif store.id not in self._at_work and len(found.setdefault(store.id, [])) < MOST:
@@ -129,7 +129,7 @@ class Scrubber:
 
     async def _erase_one(self, waiting: Waiting) -> None:
         """Raises `Unavailable`: the store, or the database, does not answer."""
-        store = self.stores.holding(waiting.location)
+        store = self._store_of(waiting.location)
         if store is None:
             LOG.warning("bytes stay where they are: no configured store understands their location")
             return
@@ -152,9 +152,16 @@ class Scrubber:
         finally:
             renewal.cancel()
 
+    def _store_of(self, location: Location) -> ConfiguredStore | None:
+        if location.url.startswith(LEFTOVER):
+            return self.stores.get(str(location.metadata.get("store", "")))
+        return self.stores.holding(location)
+
     async def _delete(self, store: ConfiguredStore, waiting: Waiting) -> None:
         try:
-            if store.store.facts.writable:
+            if waiting.location.url.startswith(LEFTOVER):
+                await store.store.discard(waiting.image_id)
+            elif store.store.facts.writable:
                 await store.store.delete(waiting.location.url)
         except NotFound:
             LOG.info("image %s: store %s had no bytes left to erase", waiting.image_id, store.id)

@@ -365,9 +365,10 @@ class Engine:
                 try:
                     await step.undo(work)
                     break
-                except Unavailable:
+                except GlimpseError as failure:
                     if pause is None:
-                        raise
+                        LOG.warning("task %s: what is left is for the scrubber: %s", work.task.id, failure.message)
+                        break
                     await asyncio.sleep(pause)
         await self._insist(self._end, work, plan, error)
         await self._clean(work, plan, error)
@@ -401,6 +402,8 @@ class Engine:
                 ended = self._tasks.ended(task, "success", work.said, {"image_id": work.image_id})
             else:
                 ended = self._tasks.ended(task, "failure", (error.message or UNEXPECTED)[:LONGEST])
+            for store_id in work.leftovers:
+                images.add_leftover(connection, work.image_id, store_id, now)
             tasks.end(connection, ended)
             self._quotas.release(connection, work.image_id)
             images.drop_property(connection, work.image_id, LEASE, work.lease.text())

@@ -29,7 +29,8 @@ class Work:
     """One task in the hands of this process, and what its steps have found out so far.
 
     `alive` ends when the work is nobody's business any more: its image was deleted, or another process has it.
-    `facts` become columns of the image, `locations` its places, `failed` are the ids of stores that did not take it.
+    `facts` become columns of the image, `locations` its places, `failed` are the ids of stores that did not take it,
+    `leftovers` those that may hold something which has to go, and could not be asked to remove it.
     `file` is a file of this machine with the bytes as they are to be stored, where a step has made one. `token` is the
     caller's, in the process that took the order. `room` lets the copies in all stores together have so many bytes.
     `keeps_staged` is set when the image goes back to where it came from, with its staged bytes.
@@ -45,6 +46,7 @@ class Work:
     properties: dict[str, str] = field(default_factory=dict)
     locations: list[Location] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    leftovers: set[str] = field(default_factory=set)
     file: Path | None = None
     room: Room | None = None
     keeps_staged: bool = False
@@ -63,7 +65,7 @@ class Step(Protocol):
         ...
 
     async def undo(self, work: Work) -> None:
-        """Leave nothing behind. Raises `Unavailable` where that cannot be done now."""
+        """Leave nothing behind. Raises `Unavailable` where that cannot be done now; see `Work.leftovers`."""
         ...
 
 

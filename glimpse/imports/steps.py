@@ -272,6 +272,7 @@ class Ingest:
         if not stored:
             raise next(iter(failures.values()))
         work.failed = list(failures)
+        work.leftovers -= stored.keys()
         for name, one in stored.items():
             metadata = {**one.metadata, **({"store": name} if parts.stores.multi else {})}
             work.locations.append(Location(one.url, metadata))
@@ -333,6 +334,7 @@ class Ingest:
         self.order.parts.notifications.tell("image.prepare", image, **stores_of_import(image), **backend)
 
     async def undo(self, work: Work) -> None:
+        work.leftovers = {store.id for store in self.order.targets if store.store.facts.writable}
         holding: set[str] = set()
         with contextlib.suppress(NotFound):  # deleted
             image = await self.order.parts.image(work)
@@ -341,10 +343,12 @@ class Ingest:
                 holding = {place.id for place in places if place is not None}
         work.locations.clear()
         failure: GlimpseError | None = None
+        work.leftovers -= holding
         for store in self.order.targets:
-            if store.id not in holding and store.store.facts.writable:
+            if store.id in work.leftovers:
                 try:
                     await store.store.discard(work.image_id)
+                    work.leftovers.discard(store.id)
                 except GlimpseError as error:
                     failure = error
         if failure is not None:

@@ -230,6 +230,25 @@ async def test_a_single_place_without_delayed_delete(
     assert scrubber.database.read(lambda c: scrub.due(c, nothing, lifecycle.now())) == []
 
 
+async def test_what_an_import_left_over(scrubber: Scrubber, make: Make, tmp_path: Path) -> None:
+    """Whatever a store holds of an image goes, but not where the image lives by now."""
+    queued, again, gone = make(), make("fast"), make()
+    for image in (queued, gone):
+        (tmp_path / "fs" / image.id).write_bytes(b"whole")
+        (tmp_path / "fs" / f".{image.id}.token.part").write_bytes(b"half")
+    for image, store in ((queued, "fs"), (again, "fast"), (gone, "fs")):
+        ago = lifecycle.now() - HOUR
+        scrubber.database.write(lambda c, i=image, s=store, when=ago: images.add_leftover(c, i.id, s, when))
+    delete(scrubber.database, gone)
+    with pytest.raises(Conflict, match="gone"):
+        await scrubber.restore(gone.id)
+    await scrubber.pass_once()
+    assert left(tmp_path) == {f"fast/{again.id}"}
+    assert status(scrubber, gone) == "deleted"
+    now = lifecycle.now()
+    assert scrubber.database.read(lambda c: scrub.due(c, Deadlines(now, now, now), now)) == []
+
+
 async def test_restore(scrubber: Scrubber, make: Make, tmp_path: Path) -> None:
     made = make("fs", "fast", properties={"a": "1"})
     delete(scrubber.database, made)

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,15 @@ import pytest
 
 from glimpse.access.policy import Policy
 from glimpse.access.quota import Quotas
-from glimpse.db import images, tasks
+from glimpse.db import images, scrub, tasks
 from glimpse.db.engine import Connection, Database
+from glimpse.db.scrub import Deadlines
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
 from glimpse.domain.lifecycle import TASK_LEASE_PROPERTY
 from glimpse.domain.locations import NewLocation
 from glimpse.domain.record import Image, Task
-from glimpse.errors import Conflict
+from glimpse.errors import Conflict, GlimpseError, Unavailable
 from glimpse.images.import_lock import LOCK
 from glimpse.images.leases import Leases, this_process
 from glimpse.images.locations import Locations
@@ -36,7 +37,7 @@ from glimpse.imports import engine as engine_module
 from glimpse.imports import location
 from glimpse.imports.engine import Engine
 from glimpse.imports.location import LocationImport, LocationOrders, LocationParts
-from glimpse.imports.plan import Work
+from glimpse.imports.plan import Ending, Work
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings, load
 from glimpse.stores.registry import open_stores
@@ -273,6 +274,58 @@ async def test_leases_that_nobody_understands_are_dead(here: Node, site: Site, t
     await here.finished()
     image = found(here, image_id)
     assert (image.status, image.properties) == ("active", {})
+
+
+@dataclass
+class Broken:
+    """A plan whose only step fails, and cannot be undone, as a store is away."""
+
+    task: Task
+    name: str = "broken"
+    tries: int = 0
+
+    @property
+    def steps(self) -> list[Broken]:
+        return [self]
+
+    async def is_here(self) -> bool:
+        return True
+
+    async def run(self, work: Work) -> None:
+        raise Unavailable("The store does not answer.")
+
+    async def undo(self, work: Work) -> None:
+        self.tries += 1
+        work.leftovers = {"fs"}
+        raise Unavailable("The store does not answer.")
+
+    def finish(self, connection: Connection, work: Work, image: Image, now: datetime) -> Ending:
+        raise AssertionError
+
+    def give_back(self, connection: Connection, work: Work, image: Image, error: GlimpseError, now: datetime) -> Ending:
+        return Ending(None)
+
+    async def clean(self, work: Work, error: GlimpseError | None) -> None:
+        pass
+
+
+async def test_a_store_that_stays_away_keeps_nobody_waiting(here: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task ends, the image is free, and what the store may hold is for the scrubber."""
+    monkeypatch.setattr(engine_module, "UNDO_PAUSES", (0.01, 0.01))
+    image_id, now = queued(here), lifecycle.now()
+    task = Task(str(uuid.uuid4()), location.TYPE, "pending", "p", now, now, image_id)
+    plan = Broken(task)
+    here.engine._plans = {location.TYPE: lambda task: plan}
+    here.database.write(lambda c: tasks.insert(c, task))
+    here.database.write(lambda c: images.set_property(c, image_id, LOCK, task.id, now))
+    await here.engine.begin(task)
+    await here.finished()
+    ended = only_task(here, image_id)
+    assert (ended.status, ended.message, plan.tries) == ("failure", "The store does not answer.", 3)
+    assert found(here, image_id).properties == {}
+    later = lifecycle.now() + timedelta(hours=1)
+    [waiting] = here.database.read(lambda c: scrub.due(c, Deadlines(later, later, later), later))
+    assert (waiting.image_id, waiting.location.metadata) == (image_id, {"store": "fs"})
 
 
 async def test_an_older_task_of_the_same_image_is_not_begun_again(here: Node, site: Site) -> None:

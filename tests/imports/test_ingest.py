@@ -70,9 +70,11 @@ async def test_a_store_that_is_away_keeps_no_other_from_being_cleaned(
 
     monkeypatch.setattr(one.store, "discard", away)
     step = Ingest(Order(parts, ImportRequest.from_task(WEB), [one, two]))
+    work = _work(on_its_way)
     with pytest.raises(Unavailable):
-        await step.undo(_work(on_its_way))
+        await step.undo(work)
     assert list((tmp_path / "two").iterdir()) == []
+    assert work.leftovers == {"one"}
 
 
 @pytest.mark.parametrize("status", ["active", "importing"])
