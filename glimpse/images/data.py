@@ -310,7 +310,7 @@ class ImageData:
 
     async def erase_image(self, image: Image) -> None:
         """Remove the bytes of a deleted image, also those that are in staging, and its copy on this node."""
-        if self.cache is not None:
+        if self.cache is not None and image.locations:  # else there never was anything to copy
             try:
                 await asyncio.to_thread(self.cache.forget, image.id)
             except (OSError, GlimpseError) as error:
