@@ -252,7 +252,7 @@ async def test_a_full_disk(tmp_path: Path, settings: Settings) -> None:
             await convert(made(tmp_path, "qcow2"), small / "target", "qcow2", settings)
         assert list(small.iterdir()) == []
     finally:
-        subprocess.run(["umount", str(small)], check=True)
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 # --- a qemu-img that behaves badly -----------------------------------------------------------------------------------

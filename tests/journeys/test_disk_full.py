@@ -42,7 +42,7 @@ def full(own: Callable[..., Service], tmp_path: Path) -> Iterator[Service]:
         yield service
     finally:
         service.kill()
-        subprocess.run(["umount", str(small)], check=True)
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 def left(service: Service, tmp_path: Path) -> list[Path]:

@@ -404,7 +404,7 @@ def full(own: Callable[..., Service], tmp_path: Path) -> Iterator[Service]:
     finally:
         service.kill()
         if room:
-            subprocess.run(["umount", str(small)], check=True)
+            subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 def test_a_full_store(full: Service, tmp_path: Path, site: Site) -> None:
