@@ -33,7 +33,7 @@ format: $(VENV)/stamp ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-check: $(VENV)/stamp ## the quick half: formatting, lint, types, imports, tests without servers (about three minutes)
+check: $(VENV)/stamp ## the quick half: formatting, lint, types, imports, tests without servers (about five minutes)
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
