@@ -62,7 +62,9 @@ class Stage:
         names = {**names, "fresh": uuid.uuid4().hex}
         headers = {}
         if row.body:
-            headers["Content-Type"] = "application/octet-stream" if row.path.endswith("/file") else "application/json"
+            headers["Content-Type"] = (
+                "application/octet-stream" if row.path.endswith(("/file", "/stage")) else "application/json"
+            )
         if row.method == "PATCH":
             headers["Content-Type"] = PATCH_TYPE
         body = Template(row.body).substitute(names)
