@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import json
 import os
@@ -47,6 +48,11 @@ OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt("filesystem_store_timeout", default=0, min=0, help="Seconds that one access may take; 0 for no limit"),
     cfg.IntOpt("filesystem_store_thread_pool_size", default=10, min=1),
 ]
+
+EARLY = 16 * BLOCK  # bytes after which the disk is told to begin with them
+
+_libc = ctypes.CDLL(None)
+_SYNC_FILE_RANGE_WRITE = 2
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -186,6 +192,7 @@ class _Part:
         self._lock = threading.Lock()
         self._dropped = False
         self._published = False
+        self._unsent = 0  # bytes since the disk was last told to begin with them
         # An object, not a number: a thread that is late finds it closed, never another file under the same number.
         self._output: FileIO | None = None
 
@@ -208,6 +215,11 @@ class _Part:
             return
         if not hole:
             _write_all(output, block)
+            self._unsent += len(block)
+            if self._unsent >= EARLY:
+                # Else the disk rests while bytes come, and `publish` waits for all of them.
+                _begin_to_sync(output, self._unsent)
+                self._unsent = 0
             return
         for start in range(0, len(block), hole):
             piece = block[start : start + hole]
@@ -342,6 +354,12 @@ def _read(descriptor: int, length: int, offset: int) -> bytes:
         if data - offset >= BLOCK:
             return HOLE
     return os.pread(descriptor, length, offset)
+
+
+def _begin_to_sync(output: FileIO, length: int) -> None:
+    """Let the kernel begin to write what came last, without waiting for it (sync_file_range(2)); a hint, no more."""
+    start = max(0, output.tell() - length)
+    _libc.sync_file_range(output.fileno(), ctypes.c_int64(start), ctypes.c_int64(length), _SYNC_FILE_RANGE_WRITE)
 
 
 def _sync_directory(directory: Path) -> None:
