@@ -202,7 +202,7 @@ class Engine:
             silent = (now - heard).total_seconds()
             if task_id in self._running.values():
                 if status == "pending" and silent >= TELL and task_id in self._ours:
-                    await self._database.run(self._database.write, lambda c: tasks.waits(c, task_id, now))  # noqa: B023
+                    await self._database.run(self._database.write, lambda c: tasks.waits(c, task_id, now))  # noqa: B023 - awaited in its own turn
             elif self._stopping or not self._free:
                 continue
             elif status == "pending":
