@@ -21,6 +21,7 @@
     ├── Unavailable                 503  a part we depend on does not answer; try again
     ├── GatewayTimeout              504  another node of the service, which alone can do it, does not answer
     └── (SettingsError)             never reaches HTTP: it stops the start of a command
+        └── (Unconfigured)          a store lacks what it needs; only for the default store does it stop the start
 
 Only what speaks to others (drivers, `stores.web`, `db.engine`, `access.auth`, `api.peers`) translates foreign
 exceptions into these; only `api.wire` renders them.
@@ -156,3 +157,10 @@ class Unavailable(GlimpseError):
 
 class SettingsError(Exception):
     """A configuration that the service cannot start with; the text is one line for the operator."""
+
+
+class Unconfigured(SettingsError):
+    """A store lacks a library or credentials; the text says which, and how to get them.
+
+    The service starts without it, as Glance does, unless it is the default store.
+    """

@@ -102,6 +102,11 @@ STORE_OPTS: list[cfg.Opt] = [
     cfg.IntOpt("weight", default=0),
 ]
 
+REDIRECT_OPTS: list[cfg.Opt] = [
+    cfg.BoolOpt("redirect_downloads", default=False,
+                help="Send clients that ask for it (Prefer: redirect) to the store itself, by a pre-signed URL"),
+]  # fmt: skip
+
 FILTER_OPTS: list[cfg.Opt] = [
     cfg.ListOpt("allowed_schemes", item_type=types.String(quotes=True), bounds=True, default=["http", "https"]),
     cfg.ListOpt("disallowed_schemes", item_type=types.String(quotes=True), bounds=True, default=[]),

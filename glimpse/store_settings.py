@@ -9,7 +9,7 @@ from typing import Any
 from oslo_config import cfg
 
 from glimpse.config_files import read, refuse
-from glimpse.options import GLANCE_STORE_OPTS, STORE_OPTS
+from glimpse.options import GLANCE_STORE_OPTS, REDIRECT_OPTS, STORE_OPTS
 
 RESERVED_STORE_PREFIX = "os_glance_"
 STORE_TYPES = ("file", "http")
@@ -17,13 +17,17 @@ STORE_TYPES = ("file", "http")
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """One store: its id, its driver, and the section that holds the driver's options."""
+    """One store: its id, its driver, and the section that holds the driver's options.
+
+    With `redirects`, clients may be sent to the store itself for the bytes.
+    """
 
     id: str
     type: str
     group: str
-    description: str
-    weight: int
+    description: str = ""
+    weight: int = 0
+    redirects: bool = False
 
 
 def stores_from(conf: cfg.ConfigOpts, backends: Mapping[str, str] | None) -> tuple[tuple[StoreSettings, ...], str]:
@@ -41,8 +45,9 @@ def stores_from(conf: cfg.ConfigOpts, backends: Mapping[str, str] | None) -> tup
         if kind not in STORE_TYPES:
             raise refuse(conf, "DEFAULT", "enabled_backends",
                           f"{store_id}:{kind} has an unknown type; allowed: {', '.join(STORE_TYPES)}")  # fmt: skip
-        own = read(conf, store_id, STORE_OPTS)
-        stores.append(StoreSettings(store_id, kind, store_id, own["store_description"], own["weight"]))
+        own = read(conf, store_id, [*STORE_OPTS, *REDIRECT_OPTS])
+        description, weight, redirects = own["store_description"], own["weight"], own["redirect_downloads"]
+        stores.append(StoreSettings(store_id, kind, store_id, description, weight, redirects))
     default = legacy["default_backend"]
     if default not in backends:
         raise refuse(conf, "glance_store", "default_backend",
@@ -50,7 +55,11 @@ def stores_from(conf: cfg.ConfigOpts, backends: Mapping[str, str] | None) -> tup
     return tuple(stores), default
 
 
-_LEGACY_SCHEMES = {"filesystem": "file", "https": "http"}
+# `default_store`, and sometimes `stores`, name a scheme of URLs instead of the driver.
+_LEGACY_SCHEMES = {
+    "filesystem": "file", "https": "http", "swift+http": "swift", "swift+https": "swift", "swift+config": "swift",
+    "s3+http": "s3", "s3+https": "s3", "vsphere": "vmware",
+}  # fmt: skip
 
 
 def _legacy_stores(conf: cfg.ConfigOpts, legacy: Mapping[str, Any]) -> tuple[tuple[StoreSettings, ...], str]:
@@ -62,5 +71,6 @@ def _legacy_stores(conf: cfg.ConfigOpts, legacy: Mapping[str, Any]) -> tuple[tup
     if default not in wanted:
         raise refuse(conf, "glance_store", "default_store",
                       f"{default!r} is not in stores; allowed: {', '.join(legacy['stores'])}")  # fmt: skip
+    redirects = read(conf, "glance_store", REDIRECT_OPTS)["redirect_downloads"]
     kinds = dict.fromkeys(wanted)
-    return tuple(StoreSettings(kind, kind, "glance_store", "", 0) for kind in kinds), default
+    return tuple(StoreSettings(kind, kind, "glance_store", redirects=redirects) for kind in kinds), default

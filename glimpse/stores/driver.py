@@ -9,10 +9,12 @@ Every driver passes `glimpse.stores.conformance`; its test is the few lines that
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from typing import Any, Protocol, runtime_checkable
+
+from glimpse.domain.context import Context
 
 BLOCK = 1 << 20  # bytes in a block, but for the last one of a stream
 HOLE = bytes(BLOCK)  # this very object is a block that its source does not store: a store may leave it out as well
@@ -117,4 +119,37 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Let go of connections and threads."""
+        ...
+
+
+@runtime_checkable
+class PersonalStore(Protocol):
+    """A store that keeps each image in the account of the image's owner (multi-tenant Swift, Cinder)."""
+
+    def on_behalf_of(self, context: Context | None, owner: str | None) -> Store:
+        """The same store for calls about images of the project `owner`; it shares connections, and is not closed.
+
+        `context` is the caller, whose token may be used; None when nobody waits any more, as for the scrubber.
+        """
+        ...
+
+
+@runtime_checkable
+class SharingStore(Protocol):
+    """A store that has to be told which projects may read an image's bytes."""
+
+    async def share(self, url: str, public: bool, readers: Sequence[str]) -> None:
+        """Let these projects read, or with `public` all of them, and no others. Raises as `Store.open`."""
+        ...
+
+
+@runtime_checkable
+class LinkingStore(Protocol):
+    """A store that can let a client read from it directly."""
+
+    async def link(self, url: str, seconds: int) -> str | None:
+        """A URL from which anybody can read the bytes for so long; None where there can be none.
+
+        It works as a credential: it goes to the client that asked and nowhere else. Raises as `Store.open`.
+        """
         ...

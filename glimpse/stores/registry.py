@@ -2,38 +2,64 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from oslo_config import cfg
 
+from glimpse.domain.context import Context
 from glimpse.domain.record import Location
+from glimpse.errors import Unconfigured
 from glimpse.settings import Settings
+from glimpse.store_settings import StoreSettings
 from glimpse.stores import file, http
-from glimpse.stores.driver import Store
+from glimpse.stores.driver import PersonalStore, Store
+from glimpse.stores.unusable import UnusableStore
+
+LOG = logging.getLogger(__name__)
 
 FALLBACK_GROUP = "backend_defaults"
 
 
-class _Driver(Protocol):
+class _Make(Protocol):
     def __call__(self, options: Mapping[str, Any], where: str) -> Store: ...
 
 
-DRIVERS: Mapping[str, tuple[Sequence[cfg.Opt], _Driver]] = {
-    "file": (file.OPTIONS, file.FileStore),
-    "http": (http.OPTIONS, http.HttpStore),
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A kind of store: the options of its section, how it is made of them, and the schemes of its URLs."""
+
+    options: Sequence[cfg.Opt]
+    make: _Make
+    schemes: tuple[str, ...]
+
+
+DRIVERS: Mapping[str, Driver] = {
+    "file": Driver(file.OPTIONS, file.FileStore, ("file", "filesystem")),
+    "http": Driver(http.OPTIONS, http.HttpStore, ("http", "https")),
 }
 
 
 @dataclass(frozen=True)
 class ConfiguredStore:
-    """A store under the id that operators and locations know it by."""
+    """A store under the id that operators and locations know it by.
+
+    With `redirects`, clients may be sent to the store itself for the bytes.
+    """
 
     id: str
     weight: int
     store: Store
     description: str = ""
+    redirects: bool = False
+
+    def acting_for(self, context: Context | None, owner: str | None) -> ConfiguredStore:
+        """The same for calls about images of one project, where the store tells projects apart (`PersonalStore`)."""
+        if isinstance(self.store, PersonalStore):
+            return replace(self, store=self.store.on_behalf_of(context, owner))
+        return self
 
 
 class Stores:
@@ -43,10 +69,17 @@ class Stores:
         self._by_id = {store.id: store for store in stores}
         self.default = self._by_id[default]
         self.multi = multi
+        self._personal = any(isinstance(store.store, PersonalStore) for store in self)
 
     def __iter__(self) -> Iterator[ConfiguredStore]:
         """In the order of `enabled_backends`."""
         return iter(self._by_id.values())
+
+    def acting_for(self, context: Context | None, owner: str | None) -> Stores:
+        """The same stores for calls about images of one project; see `ConfiguredStore.acting_for`."""
+        if not self._personal:
+            return self
+        return Stores((store.acting_for(context, owner) for store in self), self.default.id, self.multi)
 
     @property
     def ids(self) -> list[str]:
@@ -86,11 +119,24 @@ class Stores:
 
 
 def open_stores(settings: Settings) -> Stores:
-    """Make every configured store. Raises `SettingsError` for options that a driver cannot work with."""
-    fallback = FALLBACK_GROUP if settings.multi_store else None
+    """Make every configured store. Raises `SettingsError` for options that a driver cannot work with.
+
+    A store that is not the default one and lacks a library or credentials is left out of service, with a warning.
+    """
     made = []
     for store in settings.stores:
-        options, driver = DRIVERS[store.type]
-        values = {**settings.group(store.group, options, fallback), "uri_filter": settings.uri_filter}
-        made.append(ConfiguredStore(store.id, store.weight, driver(values, f"[{store.group}]"), store.description))
+        opened = _opened(settings, store)
+        made.append(ConfiguredStore(store.id, store.weight, opened, store.description, store.redirects))
     return Stores(made, settings.default_store, settings.multi_store)
+
+
+def _opened(settings: Settings, store: StoreSettings) -> Store:
+    driver = DRIVERS[store.type]
+    values = settings.group(store.group, driver.options, FALLBACK_GROUP if settings.multi_store else None)
+    try:
+        return driver.make({**values, "uri_filter": settings.uri_filter}, f"[{store.group}]")
+    except Unconfigured as error:
+        if store.id == settings.default_store:
+            raise
+        LOG.warning("store %s is out of service: %s", store.id, error)
+        return UnusableStore(store.type, driver.schemes)
