@@ -32,6 +32,7 @@ from glimpse.images.stage import Stage
 from glimpse.settings import Settings
 from glimpse.stores.driver import BLOCK, Reader
 
+REDIRECT = "redirect"  # the preference of a client that can read from a store directly
 BYTES_TYPE = "application/octet-stream"
 BODY_PATIENCE = 60.0  # seconds without a byte of a JSON body
 
@@ -59,10 +60,15 @@ class ImageDataCalls:
 
     async def download(self, request: Request, incoming: web.BaseRequest) -> Reply | web.StreamResponse:
         """GET /v2/images/{image_id}/file"""
-        prefer = request.query.get("prefer")
-        image, opened = await self.data.download(
-            request.context, request.parts["image_id"], prefer.split(",") if prefer else None
-        )
+        stores = request.query.get("prefer")
+        wanted_from = (request.context, request.parts["image_id"], stores.split(",") if stores else None)
+        if REDIRECT in _preferences(request):
+            link = await self.data.link(*wanted_from)
+            if link is not None:
+                # The link works as a credential: nobody else is to keep it.
+                headers = {"Location": link, "Preference-Applied": REDIRECT, "Cache-Control": "no-store"}
+                return Reply(302, headers=headers)
+        image, opened = await self.data.download(*wanted_from)
         if opened is None:
             return NO_CONTENT
         reader = opened.reader
@@ -94,11 +100,18 @@ class ImageDataCalls:
                 reply = await self.peers.ask(host, incoming)
                 if reply.status < 500:
                     return reply
-        image = await self.database.run(
-            self.records.delete, request.context, request.parts["image_id"], self.images.precondition(request)
-        )
-        await asyncio.shield(self.data.erase_image(image))
+        call = (request.context, request.parts["image_id"], self.images.precondition(request))
+        if self.data.stores.lending:
+            await self.data.require_unused(await self.database.run(self.records.deletable, *call))
+        image = await self.database.run(self.records.delete, *call)
+        await asyncio.shield(self.data.erase_image(request.context, image))
         return NO_CONTENT
+
+
+def _preferences(request: Request) -> set[str]:
+    """What the client would like, as tokens (RFC 7240); who does not know one ignores it, Glance too."""
+    tokens = request.headers.get("prefer", "").split(",")
+    return {token.partition(";")[0].partition("=")[0].strip().lower() for token in tokens}
 
 
 def require_bytes(request: Request) -> None:

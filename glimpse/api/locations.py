@@ -30,13 +30,15 @@ class LocationCalls:
     async def update(self, request: Request, incoming: web.BaseRequest) -> Reply:
         """PATCH /v2/images/{image_id}"""
         request = replace(request, body=await whole_body(incoming))
-        return await self.locations.settle(lambda rules: self.images.update(request, rules))
+        return await self.locations.settle(request.context, lambda rules: self.images.update(request, rules))
 
     async def leave(self, request: Request, incoming: web.BaseRequest) -> Reply:
         """DELETE /v2/stores/{store_id}/{image_id}"""
         parts = request.parts
+        context = request.context
+        await self.locations.require_unused(context, parts["image_id"], parts["store_id"])
         await self.locations.settle(
-            lambda rules: self.locations.leave(request.context, parts["image_id"], parts["store_id"])
+            context, lambda rules: self.locations.leave(context, parts["image_id"], parts["store_id"])
         )
         return NO_CONTENT
 

@@ -195,6 +195,11 @@ def is_in(connection: Connection, image_id: str, status: str) -> bool:
     return connection.execute(query.where(images.c.deleted == sa.false())).first() is not None
 
 
+def owner(connection: Connection, image_id: str) -> str | None:
+    """The project that an image belongs, or belonged, to."""
+    return connection.execute(sa.select(images.c.owner).where(images.c.id == image_id)).scalar()
+
+
 def exists(connection: Connection, image_id: str) -> bool:
     """Whether the image is there, in whichever status."""
     query = sa.select(images.c.id).where(images.c.id == image_id, images.c.deleted == sa.false())

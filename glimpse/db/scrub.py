@@ -35,10 +35,11 @@ _STORING = ("saving", "importing")  # bytes of such an image come into a store
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A location whose bytes are to be erased."""
+    """A location whose bytes are to be erased, and the project that the image belonged to."""
 
     image_id: str
     location: Location
+    owner: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def due(connection: Connection, until: Deadlines, now: datetime, after: int = 0)
     """
     deleted_with = image_table.c.status
     query = (
-        sa.select(_places.image_id, _places.value, _places.meta_data, _places.status, _places.id)
+        sa.select(_places.image_id, _places.value, _places.meta_data, _places.status, _places.id, image_table.c.owner)
         .join(image_table, image_table.c.id == _places.image_id)
         .where(_places.status == _PENDING, _places.deleted == sa.true(), _places.id > after, sa.not_(_claimed(now)))
         .where(
@@ -71,8 +72,10 @@ def due(connection: Connection, until: Deadlines, now: datetime, after: int = 0)
         .limit(PAGE)
     )
     return [
-        Waiting(image_id, Location(sealing.readable(connection, text), json.loads(metadata or "{}"), status, number))
-        for image_id, text, metadata, status, number in connection.execute(query)
+        Waiting(
+            image_id, Location(sealing.readable(connection, text), json.loads(metadata or "{}"), status, number), owner
+        )
+        for image_id, text, metadata, status, number, owner in connection.execute(query)
     ]
 
 
@@ -84,8 +87,8 @@ def _claimed(now: datetime) -> sa.ColumnElement[bool]:
 
 def with_image(connection: Connection, location: Location) -> Waiting | None:
     """A location with the image that it belongs, or belonged, to; None when it is forgotten."""
-    row = connection.execute(sa.select(_places.image_id).where(_places.id == location.id)).first()
-    return Waiting(row[0], location) if row else None
+    image_id = connection.execute(sa.select(_places.image_id).where(_places.id == location.id)).scalar()
+    return Waiting(image_id, location, images.owner(connection, image_id)) if image_id else None
 
 
 def claim(connection: Connection, waiting: Waiting, now: datetime, marks: Collection[str]) -> datetime | None:

@@ -113,7 +113,9 @@ class Caching:
         try:
             image = await asyncio.to_thread(self.database.read, lambda c: images.get(c, image_id, _EVERYBODY))
             if image.status == "active":
-                opener = partial(open_any, self.stores, image, in_order(self.stores, image, ()))
+                opener = partial(
+                    open_any, self.stores.acting_for(None, image.owner), image, in_order(self.stores, image, ())
+                )
                 async with self._turn:
                     await self.cache.fetch(image, opener)
         except (NotFound, TooLarge) as error:

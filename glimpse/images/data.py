@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -42,7 +42,7 @@ from glimpse.images.signatures import Signatures, claim_of
 from glimpse.images.staging import STAGING, Staging
 from glimpse.notifications import Notifications, stores_of_import
 from glimpse.settings import Settings
-from glimpse.stores.driver import Stored
+from glimpse.stores.driver import LendingStore, LinkingStore, Stored
 from glimpse.stores.registry import ConfiguredStore, Stores
 
 LOG = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ T = TypeVar("T")
 
 SWEEP = 300.0  # seconds between two looks for killed uploads; a new process looks at once
 SWEEP_WITHOUT_DATABASE = 2.0  # seconds, while the database is away
+LINK_SECONDS = 300  # for which a client that is sent to a store can begin to read there
 FINISH_FOR = 30.0  # seconds to try to make a stored image active while the database is away
 
 
@@ -87,6 +88,7 @@ class ImageData:
         renewal = None
         try:
             image, reservation = await self.quotas.run(self._begin, context, image_id, lease, size)
+            store = store.acting_for(context, image.owner)
             self.notifications.tell("image.update", image)
             backend = {"backend": store.id} if self.stores.multi else {}
             self.notifications.tell("image.prepare", image, **stores_of_import(image), **backend)
@@ -217,7 +219,7 @@ class ImageData:
             if not await self.database.run(
                 self.database.read, lambda c: images.has_hash(c, image_id, passage.hexdigest())
             ):
-                await self._undo(image_id, lease, location)
+                await self._undo(image_id, lease, store, location)
                 raise Gone(f"Image {image_id} was deleted during its upload.") from error
         now = lifecycle.now()
         done = image.with_(status="active", size=stored.size, updated_at=now, **passage.facts())
@@ -225,9 +227,9 @@ class ImageData:
         self.notifications.tell("image.activate", done)
         self.notifications.tell("image.update", done)
 
-    async def _undo(self, image_id: str, lease: Lease, location: Location) -> None:
+    async def _undo(self, image_id: str, lease: Lease, store: ConfiguredStore, location: Location) -> None:
         if await self.database.run(self.database.write, lambda c: self.give_up(c, image_id, lease)):
-            await self._erase_one(location)
+            await self._erase_one(store, location)
         # Else somebody took over, and what is there now is theirs.
 
     def give_up(self, connection: Connection, image_id: str, lease: Lease) -> bool:
@@ -264,7 +266,7 @@ class ImageData:
         """
         image = await self.database.run(self._may_download, context, image_id, prefer)
         locations = in_order(self.stores, image, prefer or ())
-        opener = partial(open_any, self.stores, image, locations)
+        opener = partial(open_any, self.stores.acting_for(context, image.owner), image, locations)
         try:
             if self.cache is not None and self.settings.cache.serves and image.status == "active" and locations:
                 copy = await self.cache.read(image, None if _is_near(self.stores, locations[0]) else opener)
@@ -273,6 +275,23 @@ class ImageData:
             return image, await opener()
         except NotFound:
             return image, None
+
+    async def link(self, context: Context, image_id: str, prefer: Sequence[str] | None = None) -> str | None:
+        """A URL from which the caller can read the image's bytes for `LINK_SECONDS`, by the rules of `download`.
+
+        None where none of the stores that have them makes one, or may. Raises as `download`.
+        """
+        image = await self.database.run(self._may_download, context, image_id, prefer)
+        stores = self.stores.acting_for(context, image.owner)
+        for location in in_order(stores, image, prefer or ()):
+            configured = stores.holding(location)
+            if configured is None or not configured.redirects or not isinstance(configured.store, LinkingStore):
+                continue
+            try:
+                return await configured.store.link(location.url, LINK_SECONDS)
+            except GlimpseError as error:
+                LOG.warning("image %s gets no link to store %s: %s", image_id, configured.id, error.message)
+        return None
 
     def _may_download(self, context: Context, image_id: str, prefer: Sequence[str] | None) -> Image:
         image = self.database.read(lambda connection: images.get(connection, image_id, context))
@@ -308,14 +327,24 @@ class ImageData:
 
     # --- erase -------------------------------------------------------------------------------------------------------
 
-    async def erase_image(self, image: Image) -> None:
+    async def require_unused(self, image: Image) -> None:
+        """Before a record is deleted: raise `Conflict` where others build on the image's bytes (`LendingStore`).
+
+        A store that does not answer now is asked again by the scrubber, with the same outcome for the bytes.
+        """
+        for location in image.locations:
+            await require_unused(self.stores, location)
+
+    async def erase_image(self, context: Context, image: Image) -> None:
         """Remove the bytes of a deleted image, also those that are in staging, and its copy on this node."""
         if self.cache is not None and image.locations:  # else there never was anything to copy
             try:
                 await asyncio.to_thread(self.cache.forget, image.id)
             except (OSError, GlimpseError) as error:
                 LOG.warning("the copy of image %s stays for now: %s", image.id, error)
-        await self.erase(image.locations)
+        stores = self.stores.acting_for(context, image.owner)
+        for location in image.locations:
+            await self._erase_one(stores.holding(location), location)
         # Bytes have a number and no place yet: they are in staging.
         if image.status == "deleted" and not image.locations and image.size is not None:
             try:
@@ -323,13 +352,8 @@ class ImageData:
             except GlimpseError as error:
                 LOG.warning("staged bytes of image %s stay for now: %s", image.id, error.message)
 
-    async def erase(self, locations: Iterable[Location]) -> None:
-        """Remove the bytes of deleted images; what a store refuses now, the scrubber tries again."""
-        for location in locations:
-            await self._erase_one(location)
-
-    async def _erase_one(self, location: Location) -> None:
-        store = self.stores.holding(location)
+    async def _erase_one(self, store: ConfiguredStore | None, location: Location) -> None:
+        """What a store refuses now, the scrubber tries again."""
         if store is None:
             LOG.warning("bytes stay where they are: no configured store understands their location")
             return
@@ -368,7 +392,8 @@ class ImageData:
             lease = parse(text)
             if lease is None or self.leases.is_alive(lease, renewed, lifecycle.now()):
                 continue
-            discard = self._way_to_discard(lease.store)
+            owner = await self.database.run(self.database.read, lambda c, i=image_id: images.owner(c, i))
+            discard = self._way_to_discard(lease.store, owner)
             if discard is None:
                 LOG.warning(
                     "image %s: its killed upload went to store %s, which is not configured", image_id, lease.store
@@ -377,12 +402,12 @@ class ImageData:
             await self._recover(image_id, text, lease, discard)
         await self.staging.sweep(self.database)
 
-    def _way_to_discard(self, store_id: str) -> Callable[[str], Awaitable[None]] | None:
+    def _way_to_discard(self, store_id: str, owner: str | None) -> Callable[[str], Awaitable[None]] | None:
         """How unfinished bytes of an image are removed from where a lease says that they are."""
         if store_id == STAGING:
             return self.staging.discard
         store = self.stores.get(store_id)
-        return None if store is None else store.store.discard
+        return None if store is None else store.acting_for(None, owner).store.discard
 
     async def _recover(self, image_id: str, text: str, dead: Lease, discard: Callable[[str], Awaitable[None]]) -> None:
         mine = self.leases.take(dead.store)
@@ -426,6 +451,15 @@ class ImageData:
 def status_under(lease: Lease) -> str:
     """The status of an image while its bytes come in under this lease."""
     return "uploading" if lease.store == STAGING else "saving"
+
+
+async def require_unused(stores: Stores, location: Location) -> None:
+    """Raise `Conflict` where others build on these bytes."""
+    configured = stores.holding(location)
+    if configured is not None and isinstance(configured.store, LendingStore):
+        with contextlib.suppress(NotFound, Unavailable, Forbidden):
+            if await configured.store.in_use(location.url):
+                raise Conflict("The image cannot be deleted: volumes or servers build on its data in the store.")
 
 
 def _is_near(stores: Stores, location: Location) -> bool:

@@ -8,6 +8,7 @@ check comes before the first byte goes to a place that a caller named, and again
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -21,6 +22,7 @@ from glimpse.domain.locations import LocationRules, Unmeasured
 from glimpse.domain.record import Image, Location
 from glimpse.domain.schema import is_storable
 from glimpse.errors import BadRequest, Conflict, Forbidden, GlimpseError, NotFound
+from glimpse.images.data import require_unused
 from glimpse.images.scrub import Scrubber
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings
@@ -51,7 +53,9 @@ class Locations:
     notifications: Notifications
     filter: UriFilter
 
-    async def settle(self, change: Callable[[LocationRules | None], tuple[T, Sequence[Location]]]) -> T:
+    async def settle(
+        self, context: Context, change: Callable[[LocationRules | None], tuple[T, Sequence[Location]]]
+    ) -> T:
         """Run a change of records, again when a store has to be asked first; then erase what an image lost by it.
 
         `change` gets the rules, None where the option show_multiple_locations forbids it all. It answers its result and
@@ -65,7 +69,10 @@ class Locations:
             except Unmeasured as question:
                 if len(sizes) + len(question.urls) > MOST_ASKED:
                     raise BadRequest(f"One call may name {MOST_ASKED} new locations at most.") from question
-                sizes |= zip(question.urls, await asyncio.gather(*map(self.measure, question.urls)), strict=True)
+                answers = await asyncio.gather(
+                    *(self.measure(context, context.project_id, url) for url in question.urls)
+                )
+                sizes |= zip(question.urls, answers, strict=True)
         await asyncio.shield(self.scrubber.erase(lost))
         return result
 
@@ -80,13 +87,13 @@ class Locations:
         store = self.stores.owning(url)
         return store.id if store is not None and self.stores.multi else None
 
-    async def measure(self, url: str) -> int | None:
+    async def measure(self, context: Context | None, owner: str | None, url: str) -> int | None:
         """The bytes behind a URL that a caller named; None when it cannot be used, for whichever reason (OSSN-0078)."""
         store = self._outside(url)
         if store is None or (is_web(url) and not await self.filter.passes(url)):
             return None
         try:
-            return await store.store.stat(url) or None
+            return await store.acting_for(context, owner).store.stat(url) or None
         except GlimpseError:
             return None
 
@@ -117,10 +124,7 @@ class Locations:
 
         def work(connection: Connection) -> tuple[Image, Location]:
             image = images.get(connection, image_id, context, lock=True)
-            for rule in ("get_image_location", "delete_image_location"):
-                self.policy.require_for_image(rule, context, image)
-            require_owner(context, image)
-            location = self._leaving(image, store_id)
+            location = self._leaving(context, image, store_id)
             images.remove_location(connection, location.id, lifecycle.now())
             return image, location
 
@@ -128,7 +132,24 @@ class Locations:
         self.notifications.tell("image.update", image)
         return None, [location]
 
-    def _leaving(self, image: Image, store_id: str) -> Location:
+    async def require_unused(self, context: Context, image_id: str, store_id: str) -> None:
+        """Before an image leaves a store: raise `Conflict` where others build on what it has there.
+
+        What else there is against it, `leave` says.
+        """
+
+        def leaving() -> Location:
+            image = self.database.read(lambda connection: images.get(connection, image_id, context))
+            return self._leaving(context, image, store_id)
+
+        if self.stores.lending:
+            with contextlib.suppress(NotFound, Forbidden):
+                await require_unused(self.stores, await self.database.run(leaving))
+
+    def _leaving(self, context: Context, image: Image, store_id: str) -> Location:
+        for rule in ("get_image_location", "delete_image_location"):
+            self.policy.require_for_image(rule, context, image)
+        require_owner(context, image)
         if image.status != "active":
             raise Conflict(f"Only an active image can leave a store, and this one is {image.status}.")
         if len(image.locations) == 1:

@@ -203,19 +203,27 @@ class Records:
             if rule is not None:
                 self.policy.require_for_image(rule, context, after)
 
+    def deletable(self, context: Context, image_id: str, precondition: Precondition = _any) -> Image:
+        """The image, which this caller may delete now. Raises as `delete`."""
+        return self.database.read(lambda c: self._deletable(images.get(c, image_id, context), context, precondition))
+
+    def _deletable(self, image: Image, context: Context, precondition: Precondition) -> Image:
+        self.policy.require_for_image("delete_image", context, image)
+        require_owner(context, image)
+        precondition(self._as_seen(image, context))
+        if image.protected:
+            raise Forbidden(f"Image {image.id} is protected: set protected to false before you delete it.")
+        return image
+
     def delete(self, context: Context, image_id: str, precondition: Precondition = _any) -> Image:
-        """Take the record away; its bytes are the caller's next step (`data.ImageData.erase`).
+        """Take the record away; its bytes are the caller's next step (`data.ImageData.erase_image`).
 
         Raises what `precondition` raises, `NotFound`, `Forbidden` (policy, owner, protected), `Conflict`.
         """
 
         def work(connection: Connection) -> Image:
-            image = images.get(connection, image_id, context, lock=True)
-            self.policy.require_for_image("delete_image", context, image)
-            require_owner(context, image)
-            precondition(self._as_seen(image, context))
-            if image.protected:
-                raise Forbidden(f"Image {image_id} is protected: set protected to false before you delete it.")
+            found = images.get(connection, image_id, context, lock=True)
+            image = self._deletable(found, context, precondition)
             # With delayed_delete the bytes are the scrubber's: nothing is left here to erase. What was never active
             # has nothing worth keeping, and must not become active by being restored.
             kept = image.status in ("active", "deactivated") and bool(image.locations)

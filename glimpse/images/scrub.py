@@ -94,7 +94,7 @@ class Scrubber:
         while page := await self.database.run(self._page, until, now, after):
             after = page[-1].location.id or 0
             for waiting in page:
-                store = self._store_of(waiting.location)
+                store = self._store_of(waiting)
                 if store is None:
                     unknown += 1
                 elif store.id not in self._at_work and len(found.setdefault(store.id, [])) < MOST:
@@ -129,7 +129,7 @@ class Scrubber:
 
     async def _erase_one(self, waiting: Waiting) -> None:
         """Raises `Unavailable`: the store, or the database, does not answer."""
-        store = self._store_of(waiting.location)
+        store = self._store_of(waiting)
         if store is None:
             LOG.warning("bytes stay where they are: no configured store understands their location")
             return
@@ -152,10 +152,13 @@ class Scrubber:
         finally:
             renewal.cancel()
 
-    def _store_of(self, location: Location) -> ConfiguredStore | None:
+    def _store_of(self, waiting: Waiting) -> ConfiguredStore | None:
+        location = waiting.location
         if location.url.startswith(LEFTOVER):
-            return self.stores.get(str(location.metadata.get("store", "")))
-        return self.stores.holding(location)
+            store = self.stores.get(str(location.metadata.get("store", "")))
+        else:
+            store = self.stores.holding(location)
+        return None if store is None else store.acting_for(None, waiting.owner)
 
     async def _delete(self, store: ConfiguredStore, waiting: Waiting) -> None:
         try:
@@ -191,22 +194,13 @@ class Scrubber:
         `NotFound`, `Conflict` (not waiting, being erased, or no bytes left), `Unavailable`.
         """
         places = await self.database.run(self.database.read, lambda c: scrub.restorable(c, image_id))
-        whole = [place for place in places if await self._may_be_there(place)]
+        owner = await self.database.run(self.database.read, lambda c: images.owner(c, image_id))
+        stores = self.stores.acting_for(None, owner)
+        whole = [place for place in places if await _may_be_there(stores, place)]
         if not whole:
             raise Conflict(f"Image {image_id} cannot be restored: its data is gone.")
         now = lifecycle.now()
         return await self.database.run(self.database.write, lambda c: scrub.restore(c, image_id, whole, now))
-
-    async def _may_be_there(self, location: Location) -> bool:
-        store = self.stores.holding(location)
-        try:
-            if store is not None:
-                await store.store.stat(location.url)
-        except NotFound:
-            return False
-        except GlimpseError as error:
-            LOG.warning("store does not say whether it has the bytes: %s", error.message)
-        return True
 
 
 class _Claim:
@@ -236,3 +230,15 @@ class _Claim:
         with contextlib.suppress(Unavailable):
             claimed = self._claimed
             await self._database.run(self._database.write, lambda c: scrub.release(c, self._location, claimed))
+
+
+async def _may_be_there(stores: Stores, location: Location) -> bool:
+    store = stores.holding(location)
+    try:
+        if store is not None:
+            await store.store.stat(location.url)
+    except NotFound:
+        return False
+    except GlimpseError as error:
+        LOG.warning("store does not say whether it has the bytes: %s", error.message)
+    return True

@@ -76,7 +76,9 @@ class LocationOrders:
         except Unmeasured:
             passes = await self.locations.filter.passes(wanted.url)
             await self.database.run(self._order, context, wanted, task, passes)
-        await self.engine.begin(task)
+        if self.stores.personal:
+            self.engine.lend_token(task.id, context.token)
+        await self.engine.begin(task, anywhere=not self.stores.personal)
 
     def _order(self, context: Context, wanted: NewLocation, task: Task, passes: bool | None) -> None:
         """`passes`: what the filter says of the URL; raises `Unmeasured` where that is asked for and not known yet."""
@@ -134,7 +136,7 @@ class Look:
 
     async def run(self, work: Work) -> None:
         if (await self.parts.image(work)).status == "queued":
-            size = await self.parts.locations.measure(self.wanted.url)
+            size = await self.parts.locations.measure(work.caller, work.task.owner, self.wanted.url)
             await self.parts.database.run(self._record, work, size)
 
     def _record(self, work: Work, size: int | None) -> None:
@@ -201,7 +203,7 @@ class Hash:
                 await asyncio.sleep(min(attempt, 5))
             inspector = inspector_for(image, settings.formats)
             try:
-                facts = await self._digest(location, image.size, algorithm, inspector)
+                facts = await self._digest(work, location, image.size, algorithm, inspector)
                 break
             except GlimpseError as error:
                 LOG.info("image %s: hashing failed, attempt %d: %s", image.id, attempt + 1, error.message)
@@ -223,18 +225,18 @@ class Hash:
             work.facts, work.said = {**facts, "status": "deactivated"}, f"The image is deactivated: {error.message}"
 
     async def _digest(
-        self, location: Location, size: int | None, algorithm: str, inspector: ContentInspector | None
+        self, work: Work, location: Location, size: int | None, algorithm: str, inspector: ContentInspector | None
     ) -> dict[str, str]:
-        store = self.parts.stores.holding(location)
+        store = self.parts.stores.acting_for(work.caller, work.task.owner).holding(location)
         if store is None:
             raise NotFound("No configured store understands the location.")
         md5, other = hashlib.md5(usedforsecurity=False), hashlib.new(algorithm, usedforsecurity=False)
-        work = [md5.update, other.update, *([inspector.feed] if inspector else [])]
+        steps = [md5.update, other.update, *([inspector.feed] if inspector else [])]
         read = 0
         reader = await store.store.open(location.url)
         try:
             async for block in reader.stream(0, None):
-                await asyncio.gather(*(asyncio.to_thread(step, block) for step in work))
+                await asyncio.gather(*(asyncio.to_thread(step, block) for step in steps))
                 read += len(block)
                 if size is not None and read > size:
                     break

@@ -83,8 +83,9 @@ class Imports:
                 certificate = await self.signatures.certificate(context, unknown.certificate_id)
         if ordered is not None:
             # A caller's token stays in this process, and so does work that needs it, or needs this node's files.
-            here = request.method == REMOTE or (request.method == DIRECT and not self.staging.is_shared)
-            if request.method == REMOTE:
+            needs_token = request.method == REMOTE or self.stores.personal
+            here = needs_token or (request.method == DIRECT and not self.staging.is_shared)
+            if needs_token:
                 self.engine.lend_token(task.id, context.token)
             await self.engine.begin(ordered, anywhere=not here)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from glimpse.db.engine import Connection
+from glimpse.domain.context import Context
 from glimpse.domain.record import Image, Location, Task
 from glimpse.errors import GlimpseError
 from glimpse.images.leases import Lease
@@ -50,6 +51,13 @@ class Work:
     file: Path | None = None
     room: Room | None = None
     keeps_staged: bool = False
+
+    @property
+    def caller(self) -> Context | None:
+        """Who has asked for it, while this process has the token; a task that was taken over is nobody's."""
+        if self.token is None:
+            return None
+        return Context(token=self.token, project_id=self.task.owner, user_id=self.task.user_id)
 
 
 class Step(Protocol):

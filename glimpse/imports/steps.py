@@ -53,6 +53,11 @@ class Parts:
         image = await self.data.insist(self.database.read, lambda c: images.get(c, work.image_id, SYSTEM))
         return image.with_(**work.facts)
 
+    async def stores_for(self, work: Work) -> Stores:
+        """The stores, for calls about this image; also when it was deleted meanwhile."""
+        owner = await self.data.insist(self.database.read, lambda c: images.owner(c, work.image_id))
+        return self.stores.acting_for(work.caller, owner)
+
 
 @dataclass(frozen=True)
 class Order:
@@ -82,9 +87,8 @@ class Order:
         if claim is None:
             return None
         certificate = self.certificate
-        if certificate is None and work.token is not None:  # the signature came with a remote image
-            caller = Context(token=work.token, project_id=work.task.owner, user_id=work.task.user_id)
-            certificate = await self.parts.data.signatures.certificate(caller, claim.certificate_id)
+        if certificate is None and work.caller is not None:  # the signature came with a remote image
+            certificate = await self.parts.data.signatures.certificate(work.caller, claim.certificate_id)
         return verifier_of(claim, certificate)
 
     async def source(self, work: Work, image: Image) -> Reader:
@@ -97,7 +101,7 @@ class Order:
             case "glance-download":
                 return await (await self.remote(work)).open()
             case "copy-image":
-                return await self._stored(image)
+                return await self._stored(work, image)
         raise NotFound(f"The import method {self.request.method} is not known here.")
 
     async def remote(self, work: Work) -> RemoteGlance:
@@ -108,10 +112,11 @@ class Order:
         endpoint = endpoint_of(catalogue, request.region, request.interface)
         return RemoteGlance(self.parts.web, endpoint, request.remote_id, work.token)
 
-    async def _stored(self, image: Image) -> Reader:
+    async def _stored(self, work: Work, image: Image) -> Reader:
         failure: GlimpseError = NotFound("No store has the bytes of the image.")
-        for location in self.parts.stores.by_weight(image.locations):
-            store = self.parts.stores.holding(location)
+        stores = await self.parts.stores_for(work)
+        for location in stores.by_weight(image.locations):
+            store = stores.holding(location)
             if store is None:
                 continue
             try:
@@ -119,6 +124,11 @@ class Order:
             except GlimpseError as error:
                 failure = error
         raise failure
+
+    async def acting_targets(self, work: Work) -> list[ConfiguredStore]:
+        """The stores that it goes to, for calls about this image."""
+        stores = await self.parts.stores_for(work)
+        return [store for target in self.targets if (store := stores.get(target.id)) is not None]
 
     async def blocks(self, image: Image, reader: Reader) -> AsyncGenerator[bytes, None]:
         """The bytes of a source as they are to be stored, about 1 MiB at a time."""
@@ -264,8 +274,9 @@ class Ingest:
             blocks = self.order.blocks(image, reader) if work.file is None else reader.stream(0, None)
             checked = self._promised(image, passage, progress(work, "Copied", blocks))
             async with contextlib.aclosing(checked) as stream:
+                targets = await self.order.acting_targets(work)
                 stored, failures = await put_in_all(
-                    self.order.targets, work.image_id, stream, size, self.order.request.must_succeed
+                    targets, work.image_id, stream, size, self.order.request.must_succeed
                 )
         finally:
             await reader.close()
@@ -344,7 +355,7 @@ class Ingest:
         work.locations.clear()
         failure: GlimpseError | None = None
         work.leftovers -= holding
-        for store in self.order.targets:
+        for store in await self.order.acting_targets(work):
             if store.id in work.leftovers:
                 try:
                     await store.store.discard(work.image_id)

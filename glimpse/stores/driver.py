@@ -144,6 +144,15 @@ class SharingStore(Protocol):
 
 
 @runtime_checkable
+class LendingStore(Protocol):
+    """A store on whose bytes others may build without a copy of their own (clones of an RBD image)."""
+
+    async def in_use(self, url: str) -> bool:
+        """Whether somebody does, so that `delete` would raise `Conflict`. Raises as `Store.open`."""
+        ...
+
+
+@runtime_checkable
 class LinkingStore(Protocol):
     """A store that can let a client read from it directly."""
 

@@ -15,7 +15,7 @@ from glimpse.errors import Unconfigured
 from glimpse.settings import Settings
 from glimpse.store_settings import StoreSettings
 from glimpse.stores import file, http
-from glimpse.stores.driver import PersonalStore, Store
+from glimpse.stores.driver import LendingStore, PersonalStore, Store
 from glimpse.stores.unusable import UnusableStore
 
 LOG = logging.getLogger(__name__)
@@ -63,13 +63,17 @@ class ConfiguredStore:
 
 
 class Stores:
-    """All stores of the service. `multi` tells whether clients see store ids (`enabled_backends` is set)."""
+    """All stores of the service. `multi` tells whether clients see store ids (`enabled_backends` is set).
+
+    `personal` tells whether one of them tells projects apart, `lending` whether others build on the bytes in one.
+    """
 
     def __init__(self, stores: Iterable[ConfiguredStore], default: str, multi: bool) -> None:
         self._by_id = {store.id: store for store in stores}
         self.default = self._by_id[default]
         self.multi = multi
-        self._personal = any(isinstance(store.store, PersonalStore) for store in self)
+        self.personal = any(isinstance(store.store, PersonalStore) for store in self)
+        self.lending = any(isinstance(store.store, LendingStore) for store in self)
 
     def __iter__(self) -> Iterator[ConfiguredStore]:
         """In the order of `enabled_backends`."""
@@ -77,7 +81,7 @@ class Stores:
 
     def acting_for(self, context: Context | None, owner: str | None) -> Stores:
         """The same stores for calls about images of one project; see `ConfiguredStore.acting_for`."""
-        if not self._personal:
+        if not self.personal:
             return self
         return Stores((store.acting_for(context, owner) for store in self), self.default.id, self.multi)
 

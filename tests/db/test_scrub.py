@@ -196,7 +196,7 @@ def test_to_erase_and_to_store_exclude_each_other(nodes: list[Database]) -> None
     for _ in range(30):
         made = image(eraser, "file:///a", "file:///b")
         eraser.write(lambda c, made=made: images.remove_location(c, made.locations[0].id, THEN))
-        waiting.append(Waiting(made.id, made.locations[0]))
+        waiting.append(Waiting(made.id, made.locations[0], made.owner))
     together = threading.Barrier(2, timeout=60)
 
     def at_once(call: Callable[[], Any]) -> Any:

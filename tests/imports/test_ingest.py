@@ -24,7 +24,7 @@ from glimpse.imports.image_import import ImageImport
 from glimpse.imports.plan import Work
 from glimpse.imports.steps import Ingest, Order
 from glimpse.settings import load
-from glimpse.stores.registry import open_stores
+from glimpse.stores.registry import Stores, open_stores
 from tests.db.opened import opened
 from tests.db.test_images import image, put
 
@@ -46,6 +46,9 @@ class _Parts:
         self.settings = load(["--config-file", str(conf)])
         self.stores = open_stores(self.settings)
         self._image = image
+
+    async def stores_for(self, work: Work) -> Stores:
+        return self.stores
 
     async def image(self, work: Work) -> Image:
         return self._image
