@@ -27,6 +27,7 @@ from glimpse.images.signatures import Signatures, check_key_manager
 from glimpse.images.stage import Stage
 from glimpse.images.staging import Staging
 from glimpse.images.tasks import Tasks
+from glimpse.images.unfinished import Unfinished
 from glimpse.imports import legacy, location, orders
 from glimpse.imports.broker import open_broker
 from glimpse.imports.convert import check_conversion
@@ -96,8 +97,18 @@ class Service:
         cache = Cache(settings.cache, database) if settings.cache.directory else None
         self.caching = Caching(settings.cache, database, policy, stores, cache)
         self._signatures = Signatures(settings)
+        self._unfinished = Unfinished(database, stores, notifications, quotas, staging)
         self.data = ImageData(
-            settings, database, policy, stores, notifications, quotas, staging, self._signatures, cache
+            settings,
+            database,
+            policy,
+            stores,
+            notifications,
+            quotas,
+            staging,
+            self._signatures,
+            self._unfinished,
+            cache,
         )
         self.stage = Stage(settings, database, policy, staging, self.data, quotas, notifications)
         self._filter = UriFilter(settings.uri_filter)
@@ -144,7 +155,7 @@ class Service:
         """Begin the work that goes on beside requests."""
         self.notifications.start()
         self._beside = [
-            asyncio.create_task(self.data.keep_sweeping()),
+            asyncio.create_task(self._unfinished.keep_sweeping()),
             asyncio.create_task(self._scrubber.keep_scrubbing()),
             asyncio.create_task(self.engine.keep_looking()),
             asyncio.create_task(self.caching.keep_house()),

@@ -91,6 +91,17 @@ def with_image(connection: Connection, location: Location) -> Waiting | None:
     return Waiting(image_id, location, images.owner(connection, image_id)) if image_id else None
 
 
+def leftovers(connection: Connection, image_id: str, store_id: str) -> list[Location]:
+    """The marks of what a store may have left of an image, and nobody has erased."""
+    query = sa.select(_places.value, _places.meta_data, _places.status, _places.id)
+    waiting = query.where(_places.image_id == image_id, _places.status == _PENDING, _places.deleted == sa.true())
+    found = [
+        Location(sealing.readable(connection, text), json.loads(metadata or "{}"), status, number)
+        for text, metadata, status, number in connection.execute(waiting)
+    ]
+    return [each for each in found if each.url.startswith(LEFTOVER) and each.metadata.get("store") == store_id]
+
+
 def claim(connection: Connection, waiting: Waiting, now: datetime, marks: Collection[str]) -> datetime | None:
     """Take it on to erase these bytes; the claim, or None when that is not to be done, or not now.
 

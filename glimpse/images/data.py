@@ -1,8 +1,9 @@
-"""The bytes of images while a caller waits: upload, download, erase, and putting right what a killed upload left.
+"""The bytes of images while a caller waits: upload, download, erase.
 
 An upload is two short transactions with a stream between. The first moves the record to `saving` by compare-and-swap
 and leaves a lease; the second makes it `active` with everything that was learnt from the bytes. Whatever goes wrong in
-between, the record returns to `queued` and the store holds nothing. If the process is killed, the next sweep does that.
+between, the record returns to `queued` and the store holds nothing; if the process is killed, a sweep does that
+(`unfinished`).
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -35,11 +35,12 @@ from glimpse.errors import (
     NotFound,
     Unavailable,
 )
-from glimpse.images.leases import RENEW, Lease, Leases, parse
+from glimpse.images.leases import Lease
 from glimpse.images.opening import in_order, open_any
 from glimpse.images.passage import Passage, over_cap
 from glimpse.images.signatures import Signatures, claim_of
-from glimpse.images.staging import STAGING, Staging
+from glimpse.images.staging import Staging
+from glimpse.images.unfinished import Unfinished
 from glimpse.notifications import Notifications, stores_of_import
 from glimpse.settings import Settings
 from glimpse.stores.driver import LendingStore, LinkingStore, Stored
@@ -49,8 +50,6 @@ LOG = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-SWEEP = 300.0  # seconds between two looks for killed uploads; a new process looks at once
-SWEEP_WITHOUT_DATABASE = 2.0  # seconds, while the database is away
 LINK_SECONDS = 300  # for which a client that is sent to a store can begin to read there
 FINISH_FOR = 30.0  # seconds to try to make a stored image active while the database is away
 
@@ -67,8 +66,8 @@ class ImageData:
     quotas: Quotas
     staging: Staging
     signatures: Signatures
+    unfinished: Unfinished
     cache: Cache | None = None
-    leases: Leases = field(default_factory=Leases)
 
     # --- upload ------------------------------------------------------------------------------------------------------
 
@@ -84,7 +83,7 @@ class ImageData:
         store = self._choose(store_id)
         if size is not None and size > self.settings.image_size_cap:
             raise over_cap(self.settings.image_size_cap)
-        lease = self.leases.take(store.id)
+        lease = self.unfinished.leases.take(store.id)
         renewal = None
         try:
             image, reservation = await self.quotas.run(self._begin, context, image_id, lease, size)
@@ -92,8 +91,9 @@ class ImageData:
             self.notifications.tell("image.update", image)
             backend = {"backend": store.id} if self.stores.multi else {}
             self.notifications.tell("image.prepare", image, **stores_of_import(image), **backend)
-            renewal = asyncio.create_task(self.renew(image_id, lease))
+            renewal = asyncio.create_task(self.unfinished.renew(image_id, lease))
             try:
+                await self.unfinished.clear(image_id, store)
                 room = None if reservation is None or size is not None else self.room(reservation)
                 verifier = await self.signatures.verifier(context, image)
                 passage = Passage(self.settings, image, size, room, renewal, verifier)
@@ -101,7 +101,7 @@ class ImageData:
                     stored = await store.store.put(image_id, stream, size)
             except BaseException as error:
                 self._tell_failure(image, error)
-                await asyncio.shield(self.put_back(image, lease))
+                await asyncio.shield(self.unfinished.give_up(image, lease, store, error))
                 raise
             try:
                 await asyncio.shield(self._finish(image, lease, store, stored, passage))
@@ -111,7 +111,7 @@ class ImageData:
         finally:
             if renewal is not None:
                 renewal.cancel()
-            self.leases.drop(lease)
+            self.unfinished.leases.drop(lease)
 
     def _choose(self, store_id: str | None) -> ConfiguredStore:
         # With a single store there is nothing to choose, and the header is ignored as Glance does.
@@ -166,37 +166,11 @@ class ImageData:
 
         return room
 
-    async def renew(self, image_id: str, lease: Lease) -> None:
-        """Says from time to time that the upload is alive; ends when the image was deleted or taken over."""
-
-        def work(connection: Connection) -> bool:
-            text = lease.text()
-            mine = images.replace_property(connection, image_id, LEASE_PROPERTY, text, text, lifecycle.now())
-            return mine and images.is_in(connection, image_id, status_under(lease))
-
-        while True:
-            await asyncio.sleep(RENEW)
-            with contextlib.suppress(Unavailable):
-                if not await self.database.run(self.database.write, work):
-                    return
-
     def _tell_failure(self, image: Image, error: BaseException) -> None:
         # The first words are the event's format; of the reason, only what a client is told too: it may name paths.
         why = error.message if isinstance(error, GlimpseError) else type(error).__name__
         text = f"Failed to upload image data for image {image.id} due to {why}"
         self.notifications.tell("image.upload", text, "ERROR")
-
-    async def put_back(self, image: Image, lease: Lease) -> None:
-        try:
-            released = await self.database.run(self.database.write, lambda c: self._release(c, image.id, lease))
-        except Conflict:
-            LOG.info("image %s is in other hands", image.id)
-        except Unavailable:
-            LOG.warning("image %s stays in %s until the database is back", image.id, status_under(lease))
-        else:
-            if released:
-                queued = image.with_(status="queued", size=None, virtual_size=None, updated_at=lifecycle.now())
-                self.notifications.tell("image.update", queued)
 
     async def _finish(
         self, image: Image, lease: Lease, store: ConfiguredStore, stored: Stored, passage: Passage
@@ -219,7 +193,7 @@ class ImageData:
             if not await self.database.run(
                 self.database.read, lambda c: images.has_hash(c, image_id, passage.hexdigest())
             ):
-                await self._undo(image_id, lease, store, location)
+                await self._undo(image_id, lease, store)
                 raise Gone(f"Image {image_id} was deleted during its upload.") from error
         now = lifecycle.now()
         done = image.with_(status="active", size=stored.size, updated_at=now, **passage.facts())
@@ -227,19 +201,10 @@ class ImageData:
         self.notifications.tell("image.activate", done)
         self.notifications.tell("image.update", done)
 
-    async def _undo(self, image_id: str, lease: Lease, store: ConfiguredStore, location: Location) -> None:
-        if await self.database.run(self.database.write, lambda c: self.give_up(c, image_id, lease)):
-            await self._erase_one(store, location)
+    async def _undo(self, image_id: str, lease: Lease, store: ConfiguredStore) -> None:
+        if await self.database.run(self.database.write, lambda c: self.unfinished.forget(c, image_id, lease)):
+            await self.unfinished.clean(image_id, store)
         # Else somebody took over, and what is there now is theirs.
-
-    def give_up(self, connection: Connection, image_id: str, lease: Lease) -> bool:
-        """Drop the mark of an upload whose image is deleted; tells whether it still was this upload's."""
-        try:
-            images.drop_property(connection, image_id, LEASE_PROPERTY, lease.text())
-        except Conflict:
-            return False
-        self.quotas.release(connection, image_id)
-        return True
 
     async def insist(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Gigabytes have arrived: a database that is away for a moment shall not cost them."""
@@ -368,89 +333,6 @@ class ImageData:
         if location.id is not None:
             with contextlib.suppress(Unavailable):
                 await self.database.run(self.database.write, lambda connection: images.erased(connection, location))
-
-    # --- sweep -------------------------------------------------------------------------------------------------------
-
-    async def keep_sweeping(self) -> None:
-        """Sweep now and then for as long as the process lives; a database that is away is waited for."""
-        while True:
-            pause = SWEEP
-            try:
-                await self.sweep()
-            except Unavailable:
-                pause = SWEEP_WITHOUT_DATABASE
-            except Exception:
-                LOG.exception("sweep failed")
-            # Spread out, as every worker of every node does this.
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
-
-    async def sweep(self) -> None:
-        """Put back the images of killed uploads. Raises `Unavailable`."""
-        await self.database.run(self.quotas.forget_dead)
-        marks = await self.database.run(self.database.read, lambda c: images.with_property(c, LEASE_PROPERTY))
-        for image_id, text, renewed in marks:
-            lease = parse(text)
-            if lease is None or self.leases.is_alive(lease, renewed, lifecycle.now()):
-                continue
-            owner = await self.database.run(self.database.read, lambda c, i=image_id: images.owner(c, i))
-            discard = self._way_to_discard(lease.store, owner)
-            if discard is None:
-                LOG.warning(
-                    "image %s: its killed upload went to store %s, which is not configured", image_id, lease.store
-                )
-                continue
-            await self._recover(image_id, text, lease, discard)
-        await self.staging.sweep(self.database)
-
-    def _way_to_discard(self, store_id: str, owner: str | None) -> Callable[[str], Awaitable[None]] | None:
-        """How unfinished bytes of an image are removed from where a lease says that they are."""
-        if store_id == STAGING:
-            return self.staging.discard
-        store = self.stores.get(store_id)
-        return None if store is None else store.acting_for(None, owner).store.discard
-
-    async def _recover(self, image_id: str, text: str, dead: Lease, discard: Callable[[str], Awaitable[None]]) -> None:
-        mine = self.leases.take(dead.store)
-
-        def claim(connection: Connection) -> bool:
-            return images.replace_property(connection, image_id, LEASE_PROPERTY, text, mine.text(), lifecycle.now())
-
-        try:
-            if not await self.database.run(self.database.write, claim):
-                return  # another process was quicker
-            try:
-                await discard(image_id)
-            except GlimpseError as error:  # one store that is away must not keep the others' images
-                LOG.warning("image %s waits for store %s: %s", image_id, dead.store, error.message)
-                return
-            released = await self.database.run(self.database.write, lambda c: self._release(c, image_id, mine))
-            if released:
-                await self._tell_queued(image_id)
-            LOG.warning("image %s: its upload was cut off when process %d ended; nothing of it is left",
-                        image_id, dead.process.pid)  # fmt: skip
-        finally:
-            self.leases.drop(mine)
-
-    async def _tell_queued(self, image_id: str) -> None:
-        with contextlib.suppress(NotFound):  # somebody may delete it at any moment
-            everybody = Context(is_admin=True)
-            image = await self.database.run(self.database.read, lambda c: images.get(c, image_id, everybody))
-            self.notifications.tell("image.update", image)
-
-    def _release(self, connection: Connection, image_id: str, lease: Lease) -> bool:
-        """Give an image back to `queued`; False for one that was deleted meanwhile, which only loses its mark."""
-        images.drop_property(connection, image_id, LEASE_PROPERTY, lease.text())
-        self.quotas.release(connection, image_id)
-        try:
-            images.set_status(connection, image_id, status_under(lease), "queued", lifecycle.now())
-        except Conflict:
-            return False
-        return True
-
-
-def status_under(lease: Lease) -> str:
-    """The status of an image while its bytes come in under this lease."""
-    return "uploading" if lease.store == STAGING else "saving"
 
 
 async def require_unused(stores: Stores, location: Location) -> None:

@@ -66,25 +66,25 @@ class Stage:
         """
         if size is not None and size > self.settings.image_size_cap:
             raise over_cap(self.settings.image_size_cap)
-        lease = self.data.leases.take(STAGING)
+        lease = self.data.unfinished.leases.take(STAGING)
         renewal = None
         try:
             image, reservation = await self.quotas.run(self._begin, context, image_id, lease, size)
             self.notifications.tell("image.update", image)
-            renewal = asyncio.create_task(self.data.renew(image_id, lease))
+            renewal = asyncio.create_task(self.data.unfinished.renew(image_id, lease))
             try:
                 room = None if reservation is None or size is not None else self.data.room(reservation)
                 counted = Counted(self.settings.image_size_cap, size, room, renewal)
                 async with contextlib.aclosing(counted.through(blocks)) as stream:
                     stored = await self.staging.put(image_id, stream, size)
             except BaseException:
-                await asyncio.shield(self.data.put_back(image, lease))
+                await asyncio.shield(self.data.unfinished.put_back(image, lease))
                 raise
             await asyncio.shield(self._finish(image, lease, stored))
         finally:
             if renewal is not None:
                 renewal.cancel()
-            self.data.leases.drop(lease)
+            self.data.unfinished.leases.drop(lease)
 
     def _begin(
         self, context: Context, image_id: str, lease: Lease, size: int | None
@@ -128,7 +128,7 @@ class Stage:
             staged = await self.database.run(self.database.read, lambda c: _is_staged(c, image_id, stored.size))
             if staged:  # the commit had happened, and only its answer was lost
                 return
-            if await self.database.run(self.database.write, lambda c: self.data.give_up(c, image_id, lease)):
+            if await self.database.run(self.database.write, lambda c: self.data.unfinished.forget(c, image_id, lease)):
                 await self.staging.discard(image_id)
             raise Gone(f"Image {image_id} was deleted while it was staged.") from error
         self.notifications.tell("image.update", image.with_(size=stored.size, updated_at=lifecycle.now()))

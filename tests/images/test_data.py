@@ -16,19 +16,20 @@ import pytest
 from glimpse.access.policy import Policy
 from glimpse.access.protection import Protection
 from glimpse.access.quota import Quotas
-from glimpse.db import images
+from glimpse.db import images, scrub
 from glimpse.db.engine import Connection, Database
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
 from glimpse.domain.lifecycle import LEASE_PROPERTY
-from glimpse.domain.record import Image
+from glimpse.domain.record import Image, Location
 from glimpse.domain.schema import ImageSchema
-from glimpse.errors import BadRequest, Conflict, Gone, NotFound, SizeMismatch, TooLarge, Unavailable
+from glimpse.errors import BadRequest, Conflict, Duplicate, Gone, NotFound, SizeMismatch, TooLarge, Unavailable
 from glimpse.images.data import ImageData
 from glimpse.images.leases import STALE, Lease, Leases, parse, this_process
 from glimpse.images.manage import Records
 from glimpse.images.signatures import PROPERTIES, Signatures
 from glimpse.images.staging import Staging
+from glimpse.images.unfinished import Unfinished
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings, load
 from glimpse.stores.conformance import BrokenOff
@@ -74,7 +75,8 @@ def noted(settings: Settings) -> Noted:
 def data(settings: Settings, database: Database, noted: Noted) -> ImageData:
     policy, stores = Policy(settings.conf), open_stores(settings)
     quotas, staging = Quotas(database, 0, None), Staging(settings.imports, stores)
-    return ImageData(settings, database, policy, stores, noted, quotas, staging, Signatures(settings))
+    unfinished = Unfinished(database, stores, noted, quotas, staging)
+    return ImageData(settings, database, policy, stores, noted, quotas, staging, Signatures(settings), unfinished)
 
 
 @pytest.fixture
@@ -230,7 +232,7 @@ def abandoned(data: ImageData, image: Image, **process: Any) -> Lease:
 
 async def test_a_killed_upload_is_cleaned_up(data: ImageData, image: Image, settings: Settings) -> None:
     abandoned(data, image)
-    await data.sweep()
+    await data.unfinished.sweep()
     assert (now_is(data, image).status, now_is(data, image).properties) == ("queued", {})
     assert stored(settings) == []
     await data.upload(ADMIN, image.id, stream(b"x"), 1, None)
@@ -241,7 +243,7 @@ async def test_also_when_the_image_was_deleted_since(
 ) -> None:
     abandoned(data, image)
     records.delete(ADMIN, image.id)
-    await data.sweep()
+    await data.unfinished.sweep()
     assert stored(settings) == []
     assert data.database.read(lambda c: images.with_property(c, LEASE_PROPERTY)) == []
     with pytest.raises(NotFound):
@@ -250,9 +252,9 @@ async def test_also_when_the_image_was_deleted_since(
 
 async def test_living_uploads_are_left_alone(data: ImageData, image: Image, settings: Settings) -> None:
     abandoned(data, image, started=this_process().started, pid=os.getpid(), host="elsewhere")
-    await data.sweep()
+    await data.unfinished.sweep()
     assert now_is(data, image).status == "saving"
-    await data.upload(ADMIN, (other := _another(data)).id, stream(b"x", data.sweep, b"y"), 2, None)
+    await data.upload(ADMIN, (other := _another(data)).id, stream(b"x", data.unfinished.sweep, b"y"), 2, None)
     assert now_is(data, other).status == "active"
 
 
@@ -263,11 +265,75 @@ def _another(data: ImageData) -> Image:
     return made
 
 
+class Away:
+    """What a store does while its server is away: `lost` is what it does not come to remove."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.is_back = False
+
+    async def discard(self, image_id: str) -> None:
+        self.asked.append(image_id)
+        if not self.is_back:
+            raise Unavailable("The store does not answer in time.")
+
+
+@pytest.fixture
+def away(data: ImageData, monkeypatch: pytest.MonkeyPatch) -> Away:
+    made = Away()
+    monkeypatch.setattr(data.stores.default.store, "discard", made.discard)
+    return made
+
+
+def left_over(data: ImageData, image: Image) -> list[Location]:
+    return data.database.read(lambda c: scrub.leftovers(c, image.id, "fs"))
+
+
+async def test_a_killed_upload_waits_for_no_store(data: ImageData, image: Image, away: Away) -> None:
+    """The record is free at once; what the store may hold goes before the next upload, or with the scrubber."""
+    abandoned(data, image)
+    await data.unfinished.sweep()
+    assert (now_is(data, image).status, now_is(data, image).properties) == ("queued", {})
+    assert len(left_over(data, image)) == 1
+    with pytest.raises(Unavailable):
+        await data.upload(ADMIN, image.id, stream(b"x"), 1, None)
+    assert now_is(data, image).status == "queued"
+
+
+async def test_what_an_upload_left_goes_before_the_next_one(
+    data: ImageData, image: Image, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(data.stores.default.store, "put", _unanswered)
+        with pytest.raises(Unavailable):
+            await data.upload(ADMIN, image.id, stream(b"x"), 1, None)
+    assert now_is(data, image).status == "queued"
+    assert away.asked == [image.id]
+    assert len(left_over(data, image)) == 1
+    away.is_back = True
+    await data.upload(ADMIN, image.id, stream(b"x"), 1, None)
+    assert (now_is(data, image).status, left_over(data, image)) == ("active", [])
+    assert away.asked == [image.id] * 2
+
+
+async def _unanswered(*_: Any) -> Any:
+    raise Unavailable("The store does not answer in time.")
+
+
+async def test_bytes_of_somebody_else_are_left_alone(
+    data: ImageData, image: Image, settings: Settings, away: Away
+) -> None:
+    (_folder(settings) / image.id).write_bytes(b"another's")
+    with pytest.raises(Duplicate):
+        await data.upload(ADMIN, image.id, stream(b"x"), 1, None)
+    assert (away.asked, left_over(data, image)) == ([], [])
+
+
 async def test_a_store_that_is_not_configured_any_more_keeps_its_images(data: ImageData, image: Image) -> None:
     lease = abandoned(data, image)
     text = replace(lease, store="gone").text()
     data.database.write(lambda c: images.set_property(c, image.id, LEASE_PROPERTY, text, lifecycle.now()))
-    await data.sweep()
+    await data.unfinished.sweep()
     assert now_is(data, image).properties == {LEASE_PROPERTY: text}
 
 
@@ -330,5 +396,5 @@ async def test_an_image_deleted_during_its_upload_is_not_told_to_be_queued(
 
 async def test_an_image_that_a_sweep_puts_back_is_told(data: ImageData, image: Image, noted: Noted) -> None:
     abandoned(data, image)
-    await data.sweep()
+    await data.unfinished.sweep()
     assert noted.events == [CREATED, ("image.update", "INFO", "queued")]

@@ -25,6 +25,7 @@ from glimpse.images.manage import Records
 from glimpse.images.signatures import Certificate, Signatures
 from glimpse.images.staging import Staging
 from glimpse.images.tasks import Tasks
+from glimpse.images.unfinished import Unfinished
 from glimpse.imports import legacy
 from glimpse.imports.engine import Engine
 from glimpse.imports.legacy import LegacyImport, LegacyImports
@@ -101,7 +102,8 @@ async def node(settings: Settings) -> AsyncIterator[Node]:
         records = Records(settings, database, policy, schema, protection, stores, noted, quotas)
         tasks, staging = Tasks(settings, database, policy), Staging(settings.imports, stores)
         web, signatures = WebClient(web_filter), Signatures(settings)
-        data = ImageData(settings, database, policy, stores, noted, quotas, staging, signatures)
+        unfinished = Unfinished(database, stores, noted, quotas, staging)
+        data = ImageData(settings, database, policy, stores, noted, quotas, staging, signatures, unfinished)
         parts = Parts(settings, database, stores, staging, data, quotas, noted, web, _no_catalogue)
         plans = {legacy.TYPE: lambda task: LegacyImport(parts, task)}
         engine = Engine(4, database, quotas, tasks, noted, plans)
