@@ -62,11 +62,13 @@ class Application:
         return Calls(
             cache=CacheCalls(service.caching),
             images=images,
-            image_data=ImageDataCalls(settings, database, records, service.data, images, service.stage, self._peers),
-            image_parts=ImagePartCalls(records, sharing),
+            image_data=ImageDataCalls(
+                settings, database, records, service.data, images, service.stage, self._peers, service.acls
+            ),
+            image_parts=ImagePartCalls(records, sharing, service.acls),
             imports=ImportCalls(settings, service.stage, service.imports, self._peers),
             info=InfoCalls(settings, policy, service.stores, service.quotas),
-            locations=LocationCalls(images, service.locations, service.location_orders, service.tasks),
+            locations=LocationCalls(images, service.locations, service.location_orders, service.tasks, service.acls),
             metadefs=MetadefCalls(settings, Metadefs(database, policy, service.notifications)),
             operator=self._operator,
             tasks=TaskCalls(settings, database, service.tasks, service.legacy_imports),

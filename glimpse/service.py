@@ -18,6 +18,7 @@ from glimpse.db.engine import Database
 from glimpse.domain.record import Task
 from glimpse.domain.schema import ImageSchema
 from glimpse.errors import SettingsError
+from glimpse.images.acls import Acls
 from glimpse.images.caching import Caching
 from glimpse.images.data import ImageData
 from glimpse.images.locations import Locations
@@ -93,6 +94,7 @@ class Service:
         self.records = Records(
             settings, database, policy, foundation.schema, foundation.protection, stores, notifications, quotas
         )
+        self.acls = Acls(database, stores)
         self._staging = staging = Staging(settings.imports, stores)
         cache = Cache(settings.cache, database) if settings.cache.directory else None
         self.caching = Caching(settings.cache, database, policy, stores, cache)
@@ -118,8 +120,9 @@ class Service:
         self.tasks = Tasks(settings, database, policy)
         self._broker = open_broker(settings)
         self.engine = Engine(
-            settings.imports.at_once, database, quotas, self.tasks, notifications, self._plans(settings), self._broker
-        )
+            settings.imports.at_once, database, quotas, self.tasks, notifications, self._plans(settings), self.acls,
+            self._broker,
+        )  # fmt: skip
         self._take_orders(settings, policy)
         self._beside: list[asyncio.Task[None]] = []
 
@@ -176,6 +179,7 @@ class Service:
             await self._broker.stop()
         await self.engine.stop(patience)
         await self.caching.stop()
+        await self.acls.close()
         self.identity.close()
         self.quotas.close()
         self._signatures.close()

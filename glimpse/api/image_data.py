@@ -26,6 +26,7 @@ from glimpse.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from glimpse.images.acls import Acls
 from glimpse.images.data import ImageData
 from glimpse.images.manage import Records
 from glimpse.images.stage import Stage
@@ -48,6 +49,7 @@ class ImageDataCalls:
     images: ImageCalls
     staging: Stage
     peers: Peers
+    acls: Acls
 
     async def upload(self, request: Request, incoming: web.BaseRequest) -> Reply:
         """PUT /v2/images/{image_id}/file"""
@@ -56,6 +58,7 @@ class ImageDataCalls:
         store = request.headers.get("x-image-meta-store")
         blocks = body_blocks(incoming, self.settings.client_socket_timeout or None)
         await self.data.upload(request.context, request.parts["image_id"], blocks, size, store)
+        await self.acls.spread_new(request.context, request.parts["image_id"])
         return NO_CONTENT
 
     async def download(self, request: Request, incoming: web.BaseRequest) -> Reply | web.StreamResponse:

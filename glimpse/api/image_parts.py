@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
+from aiohttp import web
+
+from glimpse.api.image_data import whole_body
 from glimpse.api.wire import NO_CONTENT, Reply, Request, json_reply
 from glimpse.domain.lifecycle import spelled
 from glimpse.domain.record import Member
 from glimpse.domain.schema import require_storable
 from glimpse.errors import BadRequest
+from glimpse.images.acls import Acls
 from glimpse.images.manage import Records
 from glimpse.images.sharing import Sharing
 
@@ -20,14 +25,36 @@ class ImagePartCalls:
 
     records: Records
     sharing: Sharing
+    acls: Acls
 
     def members(self, request: Request) -> Reply:
         """GET /v2/images/{image_id}/members"""
         found = self.sharing.find(request.context, request.parts["image_id"])
         return json_reply({"members": [_body(member) for member in found], "schema": "/v2/schemas/members"})
 
-    def add_member(self, request: Request) -> Reply:
+    async def add_member(self, request: Request, incoming: web.BaseRequest) -> Reply:
         """POST /v2/images/{image_id}/members"""
+        return await self._with_acls(self._add_member, replace(request, body=await whole_body(incoming)))
+
+    async def remove_member(self, request: Request, incoming: web.BaseRequest) -> Reply:
+        """DELETE /v2/images/{image_id}/members/{member_id}"""
+        return await self._with_acls(self._remove_member, request)
+
+    async def deactivate(self, request: Request, incoming: web.BaseRequest) -> Reply:
+        """POST /v2/images/{image_id}/actions/deactivate"""
+        return await self._with_acls(self._deactivate, request)
+
+    async def reactivate(self, request: Request, incoming: web.BaseRequest) -> Reply:
+        """POST /v2/images/{image_id}/actions/reactivate"""
+        return await self._with_acls(self._reactivate, request)
+
+    async def _with_acls(self, call: Callable[[Request], Reply], request: Request) -> Reply:
+        """A change of records that decides who may read the image's bytes."""
+        reply = await self.sharing.database.run(call, request)
+        await self.acls.spread(request.context, request.parts["image_id"])
+        return reply
+
+    def _add_member(self, request: Request) -> Reply:
         member_id = _field(request, "member")
         if not isinstance(member_id, str) or not 0 < len(member_id) <= 255:
             raise BadRequest("The member must be the id of a project: a string of 1 to 255 characters.")
@@ -43,8 +70,7 @@ class ImagePartCalls:
         status = _field(request, "status")
         return json_reply(_body(self.sharing.change(request.context, **request.parts, status=status)))
 
-    def remove_member(self, request: Request) -> Reply:
-        """DELETE /v2/images/{image_id}/members/{member_id}"""
+    def _remove_member(self, request: Request) -> Reply:
         self.sharing.remove(request.context, **request.parts)
         return NO_CONTENT
 
@@ -58,13 +84,11 @@ class ImagePartCalls:
         self.records.remove_tag(request.context, **request.parts)
         return NO_CONTENT
 
-    def deactivate(self, request: Request) -> Reply:
-        """POST /v2/images/{image_id}/actions/deactivate"""
+    def _deactivate(self, request: Request) -> Reply:
         self.records.deactivate(request.context, request.parts["image_id"])
         return NO_CONTENT
 
-    def reactivate(self, request: Request) -> Reply:
-        """POST /v2/images/{image_id}/actions/reactivate"""
+    def _reactivate(self, request: Request) -> Reply:
         self.records.reactivate(request.context, request.parts["image_id"])
         return NO_CONTENT
 

@@ -71,6 +71,11 @@ class ImageCalls:
         )
         return json_reply(self.body(image)), lost
 
+    def changed(self, request: Request) -> set[str]:
+        """What a PATCH that was accepted has changed."""
+        changes = patch.parse(request.media_type(), request.json(), self.records.schema)
+        return {change.name for change in changes}
+
     def precondition(self, request: Request) -> Callable[[Image], None]:
         """Holds If-Match against the image as this caller reads it."""
         return lambda image: require_match(request.headers.get("If-Match"), lambda: json_reply(self.body(image)).body)

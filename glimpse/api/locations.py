@@ -13,6 +13,7 @@ from glimpse.api.images import ImageCalls
 from glimpse.api.wire import NO_CONTENT, REQUEST_ID, Reply, Request, json_reply
 from glimpse.domain.locations import NewLocation
 from glimpse.domain.record import Task
+from glimpse.images.acls import Acls
 from glimpse.images.locations import Locations
 from glimpse.images.tasks import Tasks
 from glimpse.imports.location import LocationOrders
@@ -26,11 +27,15 @@ class LocationCalls:
     locations: Locations
     orders: LocationOrders
     image_tasks: Tasks
+    acls: Acls
 
     async def update(self, request: Request, incoming: web.BaseRequest) -> Reply:
         """PATCH /v2/images/{image_id}"""
         request = replace(request, body=await whole_body(incoming))
-        return await self.locations.settle(request.context, lambda rules: self.images.update(request, rules))
+        reply = await self.locations.settle(request.context, lambda rules: self.images.update(request, rules))
+        if self.acls.on:
+            await self.acls.spread(request.context, request.parts["image_id"], self.images.changed(request))
+        return reply
 
     async def leave(self, request: Request, incoming: web.BaseRequest) -> Reply:
         """DELETE /v2/stores/{store_id}/{image_id}"""

@@ -36,6 +36,7 @@ from glimpse.domain.lifecycle import TASK_LEASE_PROPERTY as LEASE
 from glimpse.domain.record import Task
 from glimpse.errors import Conflict, GlimpseError, Gone, NotFound, Unavailable
 from glimpse.images import import_lock
+from glimpse.images.acls import Acls
 from glimpse.images.leases import Lease, Leases, parse
 from glimpse.images.tasks import Tasks
 from glimpse.imports.plan import Ending, Plan, Work
@@ -76,7 +77,7 @@ class Engine:
 
     def __init__(
         self, at_once: int, database: Database, quotas: Quotas, tasks: Tasks, notifications: Notifications,
-        plans: Mapping[str, Callable[[Task], Plan]], broker: Broker | None = None,
+        plans: Mapping[str, Callable[[Task], Plan]], acls: Acls, broker: Broker | None = None,
     ) -> None:  # fmt: skip
         """`plans` makes the plan of a task, by the task's type; `at_once` tasks are worked on at the same time."""
         self._database = database
@@ -84,6 +85,7 @@ class Engine:
         self._tasks = tasks
         self._notifications = notifications
         self._plans = plans
+        self._acls = acls
         self._broker = broker
         self._leases = Leases()
         self._free = at_once
@@ -338,6 +340,7 @@ class Engine:
             failure.__cause__ = error
             await self._fail(work, plan, failure)
             return
+        await self._acls.spread_new(work.caller, work.image_id)
         await self._clean(work, plan, None)
 
     async def _step(self, work: Work, call: Coroutine[Any, Any, None]) -> None:

@@ -20,6 +20,7 @@ from glimpse.domain.import_request import ImportRequest
 from glimpse.domain.lifecycle import now
 from glimpse.domain.record import Location, Task
 from glimpse.errors import Conflict
+from glimpse.images.acls import Acls
 from glimpse.images.import_lock import LOCK
 from glimpse.images.signatures import Signatures
 from glimpse.images.staging import Staging
@@ -50,7 +51,7 @@ def imports(folder: Path, database: Database) -> Imports:
     settings = load(["--config-file", str(conf)])
     stores, policy, noted = open_stores(settings), Policy(settings.conf), Notifications(settings)
     quotas, known = Limited(database, 1, None), Tasks(settings, database, policy)
-    engine = Engine(1, database, quotas, known, noted, {})
+    engine = Engine(1, database, quotas, known, noted, {}, Acls(database, stores))
     return Imports(
         settings, database, policy, stores, Staging(settings.imports, stores), Signatures(settings), quotas, noted,
         known, UriFilter(settings.uri_filter), engine,

@@ -28,6 +28,7 @@ from glimpse.domain.lifecycle import TASK_LEASE_PROPERTY
 from glimpse.domain.locations import NewLocation
 from glimpse.domain.record import Image, Task
 from glimpse.errors import Conflict, GlimpseError, Unavailable
+from glimpse.images.acls import Acls
 from glimpse.images.import_lock import LOCK
 from glimpse.images.leases import Leases, this_process
 from glimpse.images.locations import Locations
@@ -87,7 +88,7 @@ def node(settings: Settings, database: Database, at_once: int = 16) -> Node:
     image_tasks = Tasks(settings, database, policy)
     parts = LocationParts(settings, database, stores, places, quotas, notifications)
     plans = {location.TYPE: lambda task: LocationImport(parts, task)}
-    engine = Engine(at_once, database, quotas, image_tasks, notifications, plans)
+    engine = Engine(at_once, database, quotas, image_tasks, notifications, plans, Acls(database, stores))
     orders = LocationOrders(database, policy, stores, places, image_tasks, engine)
     return Node(settings, database, image_tasks, engine, orders)
 
@@ -426,7 +427,8 @@ async def test_whoever_lost_the_lease_removes_nothing(here: Node, site: Site) ->
 
     plans = {location.TYPE: lambda task: Failed(None, task)}  # type: ignore[arg-type]
     unlucky = Engine(
-        1, here.database, Quotas(here.database, 0, None), here.tasks, Notifications(here.settings), plans
+        1, here.database, Quotas(here.database, 0, None), here.tasks, Notifications(here.settings), plans,
+        Acls(here.database, open_stores(here.settings)),
     )  # fmt: skip
     await unlucky.look()
     while unlucky.busy:

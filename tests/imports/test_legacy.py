@@ -20,6 +20,7 @@ from glimpse.domain.record import Task
 from glimpse.domain.schema import ImageSchema
 from glimpse.domain.tasks import NewTask
 from glimpse.errors import BadRequest
+from glimpse.images.acls import Acls
 from glimpse.images.data import ImageData
 from glimpse.images.manage import Records
 from glimpse.images.signatures import Certificate, Signatures
@@ -106,7 +107,7 @@ async def node(settings: Settings) -> AsyncIterator[Node]:
         data = ImageData(settings, database, policy, stores, noted, quotas, staging, signatures, unfinished)
         parts = Parts(settings, database, stores, staging, data, quotas, noted, web, _no_catalogue)
         plans = {legacy.TYPE: lambda task: LegacyImport(parts, task)}
-        engine = Engine(4, database, quotas, tasks, noted, plans)
+        engine = Engine(4, database, quotas, tasks, noted, plans, Acls(database, stores))
         orders = LegacyImports(tasks, records, quotas, web_filter, noted, engine, signatures)
         yield Node(database, orders, engine, noted, records, quotas)
         await engine.stop(0)
