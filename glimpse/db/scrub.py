@@ -157,6 +157,17 @@ def _is_marked(connection: Connection, image_id: str, names: Collection[str]) ->
     return connection.execute(query).first() is not None
 
 
+def is_shared(connection: Connection, image_id: str, url: str) -> bool:
+    """Whether another image, that is not deleted, has its bytes at the same place.
+
+    Only asked for a place that is not named after its image, as all rows have to be looked at.
+    """
+    others = sa.select(_places.value).where(_places.deleted == sa.false(), _places.image_id != image_id)
+    if sealing.seal(connection, url) == url:
+        others = others.where(_places.value == url)  # for MariaDB in letters of either case
+    return any(sealing.readable(connection, text) == url for text in connection.execute(others).scalars())
+
+
 def renew(connection: Connection, location: Location, claimed: datetime, now: datetime) -> datetime | None:
     """Say that the holder of a claim is alive; the new claim, or None when it is somebody else's by now."""
     held = image_locations.update().where(_places.id == location.id, _places.updated_at == claimed)

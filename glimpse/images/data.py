@@ -309,7 +309,7 @@ class ImageData:
                 LOG.warning("the copy of image %s stays for now: %s", image.id, error)
         stores = self.stores.acting_for(context, image.owner)
         for location in image.locations:
-            await self._erase_one(stores.holding(location), location)
+            await self._erase_one(image.id, stores.holding(location), location)
         # Bytes have a number and no place yet: they are in staging.
         if image.status == "deleted" and not image.locations and image.size is not None:
             try:
@@ -317,14 +317,13 @@ class ImageData:
             except GlimpseError as error:
                 LOG.warning("staged bytes of image %s stay for now: %s", image.id, error.message)
 
-    async def _erase_one(self, store: ConfiguredStore | None, location: Location) -> None:
+    async def _erase_one(self, image_id: str, store: ConfiguredStore | None, location: Location) -> None:
         """What a store refuses now, the scrubber tries again."""
         if store is None:
             LOG.warning("bytes stay where they are: no configured store understands their location")
             return
         try:
-            if store.store.facts.writable:
-                await store.store.delete(location.url)
+            await erase_place(self.database, store, image_id, location)
         except NotFound:
             LOG.info("store %s had no bytes left to erase", store.id)
         except GlimpseError as error:
@@ -333,6 +332,20 @@ class ImageData:
         if location.id is not None:
             with contextlib.suppress(Unavailable):
                 await self.database.run(self.database.write, lambda connection: images.erased(connection, location))
+
+
+async def erase_place(database: Database, store: ConfiguredStore, image_id: str, location: Location) -> None:
+    """Remove the bytes at a place that an image had, but not those that another image has too.
+
+    Callers of the API may give a place to any number of images. Raises as `Store.delete`.
+    """
+    url = location.url
+    if not store.store.facts.writable:
+        return
+    if image_id not in url and await database.run(database.read, lambda c: scrub.is_shared(c, image_id, url)):
+        LOG.info("image %s: its bytes stay in store %s, as another image has them too", image_id, store.id)
+        return
+    await store.store.delete(url)
 
 
 async def require_unused(stores: Stores, location: Location) -> None:

@@ -22,6 +22,7 @@ from glimpse.domain import lifecycle
 from glimpse.domain.lifecycle import LEASE_PROPERTY
 from glimpse.domain.record import LEFTOVER, Location
 from glimpse.errors import Conflict, GlimpseError, NotFound, Unavailable
+from glimpse.images.data import erase_place
 from glimpse.images.import_lock import LOCK
 from glimpse.settings import Settings
 from glimpse.stores.registry import ConfiguredStore, Stores
@@ -164,8 +165,8 @@ class Scrubber:
         try:
             if waiting.location.url.startswith(LEFTOVER):
                 await store.store.discard(waiting.image_id)
-            elif store.store.facts.writable:
-                await store.store.delete(waiting.location.url)
+            else:
+                await erase_place(self.database, store, waiting.image_id, waiting.location)
         except NotFound:
             LOG.info("image %s: store %s had no bytes left to erase", waiting.image_id, store.id)
         else:

@@ -212,6 +212,20 @@ def test_to_erase_and_to_store_exclude_each_other(nodes: list[Database]) -> None
     assert set(outcomes) <= {(True, False), (False, True)}
 
 
+def test_places_that_two_images_have(synced: Database) -> None:
+    url = "swift://account/container/Object"
+    one, other = image(synced, url), image(synced, url)
+    image(synced, url.lower())
+
+    def is_shared(image_id: str) -> bool:
+        return synced.read(lambda connection: scrub.is_shared(connection, image_id, url))
+
+    assert is_shared(one.id)
+    synced.write(lambda connection: images.delete(connection, other, "deleted", THEN))
+    assert not is_shared(one.id)
+    assert is_shared(other.id)
+
+
 def test_an_image_without_bytes_is_deleted(synced: Database) -> None:
     made, other = deleted(synced, "file:///a", "file:///b"), deleted(synced, "file:///c")
     first, second, _ = due(synced)

@@ -230,6 +230,22 @@ async def test_a_single_place_without_delayed_delete(
     assert scrubber.database.read(lambda c: scrub.due(c, nothing, lifecycle.now())) == []
 
 
+async def test_bytes_of_two_images_go_with_the_last_of_them(scrubber: Scrubber, make: Make, tmp_path: Path) -> None:
+    """Whoever may name locations may name those of another image."""
+    owner = make("fs")
+    place = Location(owner.locations[0].url, {"store": "fs"})
+    borrower = make()
+    scrubber.database.write(lambda c: images.add_location(c, borrower.id, place, owner.created_at))
+    borrower = scrubber.database.read(lambda c: images.get(c, borrower.id, ADMIN))
+    delete(scrubber.database, borrower)
+    await scrubber.pass_once()
+    assert left(tmp_path) == {f"fs/{owner.id}"}
+    assert status(scrubber, borrower) == "deleted"
+    delete(scrubber.database, owner)
+    await scrubber.pass_once()
+    assert left(tmp_path) == set()
+
+
 async def test_what_an_import_left_over(scrubber: Scrubber, make: Make, tmp_path: Path) -> None:
     """Whatever a store holds of an image goes, but not where the image lives by now."""
     queued, again, gone = make(), make("fast"), make()
