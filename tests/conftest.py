@@ -15,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 import pytest
 
 from tests.rig.barbican import Barbican
+from tests.rig.ceph import Ceph
 from tests.rig.clients import Clients
 from tests.rig.databases import Galera, MariaDB, PostgreSQL
 from tests.rig.keystone import Keystone
@@ -112,6 +113,12 @@ def keystone(rig_folder: Path) -> Iterator[Keystone]:
 def barbican(rig_folder: Path, keystone: Keystone) -> Iterator[Barbican]:
     """The Barbican of this run. Who stops it starts it again."""
     yield from _running(Barbican(rig_folder / "barbican", keystone))
+
+
+@pytest.fixture(scope="session")
+def ceph(rig_folder: Path) -> Iterator[Ceph]:
+    """The Ceph cluster of this run. Who stops its OSD or monitor starts it again."""
+    yield from _running(Ceph(rig_folder / "ceph"))
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import venv
@@ -54,10 +55,20 @@ PROGRAMS = (
     Program("epmd", "erlang-base"),
     Program("qemu-img", "qemu-utils"),
     Program("nginx", "nginx-light"),
+    Program("ceph-mon", "ceph-mon"),
+    Program("ceph-osd", "ceph-osd"),
+    Program("monmaptool", "ceph-common"),
+    Program("rbd", "ceph-common"),
     Program("setpriv", "util-linux"),
 )
 
 BENCH_PROGRAMS = (*PROGRAMS, Program("wrk", "wrk"))
+
+# Python modules that only Debian has (python3-rbd comes with ceph-common), and the environments of the cache that need
+# them; the one that runs this file gets them as well.
+DEBIAN_MODULES = ("rados", "rbd")
+DEBIAN_FOLDER = Path("/usr/lib/python3/dist-packages")
+WITH_DEBIAN_MODULES = ("glance",)
 
 # What is asked for by name; the whole set of versions is in constraints-NAME.txt.
 ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
@@ -182,6 +193,26 @@ def install_environment(name: str, relock: bool = False) -> None:
     (folder / "stamp").write_text(_stamp(name))
 
 
+def _site_packages(folder: Path) -> Path:
+    return Path(sysconfig.get_path("platlib", vars={"base": str(folder), "platbase": str(folder)}))
+
+
+def link_debian_modules(site_packages: Path) -> None:
+    """Let an environment of the running interpreter's version import librados and librbd as Debian built them.
+
+    They are for Debian's own version of Python only; with another one the tests of Ceph fail, and this says why.
+    """
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    for module in DEBIAN_MODULES:
+        built, link = DEBIAN_FOLDER / f"{module}{suffix}", site_packages / f"{module}{suffix}"
+        if not built.exists():
+            found = ", ".join(path.name for path in DEBIAN_FOLDER.glob(f"{module}.*.so")) or f"no {module}"
+            _say(f"{DEBIAN_FOLDER} has {found}: the tests of Ceph need a Python of that version "
+                 f"(make PYTHON=/usr/bin/python3), this one is {sys.version.split()[0]}")  # fmt: skip
+        elif not link.is_symlink():
+            link.symlink_to(built)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: 0 when everything is there afterwards, 1 with a message on standard error otherwise."""
     parser = argparse.ArgumentParser(description="Set up the real servers and clients that the tests use.")
@@ -201,6 +232,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 install_programs()
             for name in options.only or ENVIRONMENTS:
                 install_environment(name, options.relock)
+            if not options.only:
+                link_debian_modules(Path(sysconfig.get_paths()["platlib"]))
+            for name in set(WITH_DEBIAN_MODULES) & set(options.only or ENVIRONMENTS):
+                link_debian_modules(_site_packages(CACHE / name))
     except MissingPart as error:
         print(f"rig: {error}", file=sys.stderr)
         return 1
