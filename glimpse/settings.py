@@ -16,7 +16,6 @@ import ipaddress
 import json
 import os
 import re
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,30 +24,22 @@ from typing import Any
 import jsonschema_rs
 from oslo_config import cfg
 
+from glimpse.cache_settings import CacheSettings, cache_from, without_cache
 from glimpse.config_files import files_of, is_default, one_line, parse, read, refuse
 from glimpse.errors import SettingsError
+from glimpse.import_settings import ImportSettings, imports_from
 from glimpse.options import (
-    CONVERSION_OPTS,
     DATABASE_OPTS,
     DEFAULT_OPTS,
-    DOWNLOAD_OPTS,
     FILTER_OPTS,
     FORMAT_OPTS,
     HEALTHCHECK_OPTS,
-    IMPORT_OPTS,
-    INJECTION_OPTS,
     NOTIFICATION_OPTS,
-    POOL_OPTS,
-    STAGING_OPTS,
     TASK_OPTS,
-    TASK_STORE_OPTS,
-    TASKFLOW_OPTS,
 )
 from glimpse.store_settings import StoreSettings, stores_from
 
 FLAVORS = ("", "keystone", "http_basic")
-# Glance's flavors with a cache; the part before the plus is the identity.
-CACHE_SUFFIXES = ("+caching", "+cachemanagement")
 
 
 def _hash_name(value: str) -> str:
@@ -105,51 +96,6 @@ class FilterSettings:
     disallowed_hosts: tuple[str, ...]
     allowed_ports: tuple[int, ...]
     disallowed_ports: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class ImportSettings:
-    """How images are imported: `[image_import_opts]`, `[image_conversion]`, `[inject_metadata_properties]` and more.
-
-    `plugins` are in the order in which they run. `staging_dir` is this node's directory for bytes on their way;
-    `staging_store` the id of a store that keeps staged bytes for all nodes, "" where each node has its own.
-    `self_url` is how other nodes reach this one, "" where there is only one. `at_once` tasks are worked on by one
-    process. Properties of a remote image whose names begin with one of `remote_properties` come along.
-
-    Of tasks of type import: `work_dir` is their directory, `conversion_format` what they convert to ("" for nothing),
-    `ovf_properties` names the CIM properties that they take from a package (`ovf-metadata.json`).
-    """
-
-    plugins: tuple[str, ...]
-    output_format: str
-    inject: Mapping[str, str]
-    inject_not_for: frozenset[str]
-    remote_properties: tuple[str, ...]
-    staging_dir: str
-    staging_store: str
-    self_url: str
-    at_once: int
-    work_dir: str
-    conversion_format: str
-    ovf_properties: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class CacheSettings:
-    """`image_cache_*`: copies of image bytes on this node. `directory` is "" where there is no cache.
-
-    `serves` tells whether downloads are answered from it (a flavor with caching), `management` whether the older calls
-    are there (cachemanagement). `node` is the URL by which the database knows this node. Size in bytes, time in
-    seconds.
-    """
-
-    directory: str
-    serves: bool
-    management: bool
-    driver: str
-    max_size: int
-    stall_time: int
-    node: str
 
 
 @dataclass(frozen=True)
@@ -269,8 +215,8 @@ def settings_from(conf: cfg.ConfigOpts) -> Settings:
         enabled_import_methods=tuple(default["enabled_import_methods"]),
         disabled_notifications=tuple(default["disabled_notifications"]),
         notification_drivers=tuple(events["driver"]),
-        imports=_imports(conf, default, stores),
-        cache=_cache(conf, default, paste["flavor"] or ""),
+        imports=imports_from(conf, default, stores),
+        cache=cache_from(conf, default, paste["flavor"] or ""),
         database=replace(database_settings(conf), location_key=_location_key(conf, default)),
         formats=_formats(conf),
         uri_filter=_uri_filter(conf),
@@ -368,9 +314,7 @@ def _database_url(conf: cfg.ConfigOpts, url: str | None, parameters: str) -> str
 
 
 def _flavor(conf: cfg.ConfigOpts, flavor: str) -> str:
-    identity = "" if flavor in ("caching", "cachemanagement") else flavor
-    for suffix in CACHE_SUFFIXES:
-        identity = identity.removesuffix(suffix)
+    identity = without_cache(flavor)
     if identity not in FLAVORS:
         allowed = "keystone, http_basic, or nothing for no authentication"
         raise refuse(conf, "paste_deploy", "flavor", f"{flavor!r} is not known; allowed: {allowed}")
@@ -420,82 +364,6 @@ def _image_schema(conf: cfg.ConfigOpts) -> ImageSchemaSettings:
 def _uri_filter(conf: cfg.ConfigOpts) -> FilterSettings:
     values = read(conf, "import_filtering_opts", FILTER_OPTS)
     return FilterSettings(**{name: tuple(value) for name, value in values.items()})
-
-
-PLUGINS = ("no_op", "inject_image_metadata", "image_conversion", "image_decompression")
-
-
-def _imports(conf: cfg.ConfigOpts, default: Mapping[str, Any], stores: Sequence[StoreSettings]) -> ImportSettings:
-    plugins = read(conf, "image_import_opts", IMPORT_OPTS)["image_import_plugins"]
-    for name in plugins:
-        if name not in PLUGINS:
-            raise refuse(
-                conf, "image_import_opts", "image_import_plugins",
-                f"{name!r} is not known; allowed: {', '.join(PLUGINS)}",
-            )  # fmt: skip
-    injection = read(conf, "inject_metadata_properties", INJECTION_OPTS)
-    staging = read(conf, "os_glance_staging_store", STAGING_OPTS)
-    backend = staging["backend"] or ""
-    if backend and backend not in {store.id for store in stores if store.type != "http"}:
-        raise refuse(
-            conf, "os_glance_staging_store", "backend",
-            f"{backend!r} is no store that can be written to; allowed: one of enabled_backends",
-        )  # fmt: skip
-    staging_dir = staging["filesystem_store_datadir"] if default["enabled_backends"] else _staging_dir(conf, default)
-    tasks_dir = read(conf, "os_glance_tasks_store", TASK_STORE_OPTS)["filesystem_store_datadir"]
-    return ImportSettings(
-        plugins=tuple(plugins),
-        output_format=read(conf, "image_conversion", CONVERSION_OPTS)["output_format"],
-        inject={name: value for name, value in injection["inject"].items() if not name.startswith("os_glance")},
-        inject_not_for=frozenset(role.lower() for role in injection["ignore_user_roles"]),
-        remote_properties=tuple(read(conf, "glance_download_properties", DOWNLOAD_OPTS)["extra_properties"]),
-        staging_dir=staging_dir,
-        staging_store=backend,
-        self_url=(default["worker_self_reference_url"] or default["public_endpoint"] or "").rstrip("/"),
-        at_once=read(conf, "wsgi", POOL_OPTS)["task_pool_threads"],
-        work_dir=tasks_dir if default["enabled_backends"] else read(conf, "task", TASK_OPTS)["work_dir"] or staging_dir,
-        conversion_format=read(conf, "taskflow_executor", TASKFLOW_OPTS)["conversion_format"] or "",
-        ovf_properties=_ovf_properties(conf),
-    )
-
-
-def _ovf_properties(conf: cfg.ConfigOpts) -> tuple[str, ...]:
-    """The list `cim_pasd` in `ovf-metadata.json` of the configuration directories. None is fine."""
-    path = conf.find_file("ovf-metadata.json")
-    if path is None:
-        return ()
-    try:
-        names = json.loads(Path(path).read_text(encoding="utf-8")).get("cim_pasd", [])
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("cim_pasd must be a list of names")
-    except (OSError, ValueError, AttributeError) as error:
-        raise SettingsError(f"{path}: names no CIM properties: {one_line(str(error))}") from error
-    return tuple(names)
-
-
-def _staging_dir(conf: cfg.ConfigOpts, default: Mapping[str, Any]) -> str:
-    uri: str = default["node_staging_uri"]
-    scheme, _, path = uri.partition("://")
-    if scheme != "file" or not path.startswith("/"):
-        raise refuse(conf, "DEFAULT", "node_staging_uri", f"{uri!r}; allowed: file:///a/directory")
-    return path
-
-
-def _cache(conf: cfg.ConfigOpts, default: Mapping[str, Any], flavor: str) -> CacheSettings:
-    kind = flavor.rpartition("+")[2]
-    serves = kind in ("caching", "cachemanagement")
-    if serves and not default["image_cache_dir"]:
-        raise refuse(conf, "DEFAULT", "image_cache_dir", f"is not set, and flavor {flavor} needs it")
-    return CacheSettings(
-        directory=default["image_cache_dir"] or "",
-        serves=serves,
-        management=kind == "cachemanagement",
-        driver=default["image_cache_driver"],
-        max_size=default["image_cache_max_size"],
-        stall_time=default["image_cache_stall_time"],
-        # Not public_endpoint: behind a balancer all nodes have the same, and would forget each other's copies.
-        node=default["worker_self_reference_url"] or f"http://{socket.gethostname()}:{default['bind_port']}",
-    )
 
 
 def url_without_password(url: str) -> str:

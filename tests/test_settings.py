@@ -142,27 +142,6 @@ def test_a_storage_quota_is_bytes(tmp_path: Path, text: str, size: int) -> None:
     assert settings(tmp_path, f"[DEFAULT]\nuser_storage_quota = {text}\n" + GOOD).user_storage_quota == size
 
 
-def test_what_imports_of_tasks_need(tmp_path: Path) -> None:
-    one = settings(tmp_path, GOOD + "[DEFAULT]\nnode_staging_uri = file:///a/b\n").imports
-    assert (one.work_dir, one.conversion_format, one.ovf_properties) == ("/a/b", "", ())
-    (tmp_path / "ovf-metadata.json").write_text('{"cim_pasd": ["InstructionSet", "ProcessorArchitecture"]}')
-    sections = "[task]\nwork_dir = /c\n[taskflow_executor]\nconversion_format = raw\n"
-    other = settings(tmp_path, GOOD + sections).imports
-    assert (other.work_dir, other.conversion_format) == ("/c", "raw")
-    assert other.ovf_properties == ("InstructionSet", "ProcessorArchitecture")
-    stores = "[DEFAULT]\nenabled_backends = a:file\n[glance_store]\ndefault_backend = a\n"
-    assert settings(tmp_path, GOOD + stores + sections).imports.work_dir == "/var/lib/glance/os_glance_tasks_store"
-    reserved = "[os_glance_tasks_store]\nfilesystem_store_datadir = /d\n"
-    assert settings(tmp_path, GOOD + stores + reserved).imports.work_dir == "/d"
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"cim_pasd": "x"}', '{"cim_pasd": [1]}'])
-def test_a_list_of_properties_that_is_none(tmp_path: Path, text: str) -> None:
-    (tmp_path / "ovf-metadata.json").write_text(text)
-    with pytest.raises(SettingsError, match=r"ovf-metadata\.json"):
-        settings(tmp_path, GOOD)
-
-
 def test_every_line_of_the_sample_can_be_used(tmp_path: Path) -> None:
     sample = Path(__file__).parents[1] / "etc" / "glance-api.conf"
     made = settings(tmp_path, re.sub(r"^#(?=\[|[a-z_]+ = )", "", sample.read_text(), flags=re.MULTILINE))

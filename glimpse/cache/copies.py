@@ -18,11 +18,11 @@ from io import FileIO
 from glimpse.cache.copying import SETTLED, CompleteCopy, Copying, Opener, Superseded, checksum_of
 from glimpse.cache.directory import Directory
 from glimpse.cache.ledger import open_ledger
+from glimpse.cache_settings import CacheSettings
 from glimpse.db.engine import Database
 from glimpse.domain import lifecycle
 from glimpse.domain.record import Copy, Image
 from glimpse.errors import NotFound, TooLarge, Unavailable
-from glimpse.settings import CacheSettings
 
 LOG = logging.getLogger(__name__)
 

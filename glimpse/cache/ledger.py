@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from glimpse.cache.directory import Directory
+from glimpse.cache_settings import CacheSettings
 from glimpse.db import cached
 from glimpse.db.engine import Database
 from glimpse.domain.record import Copy
 from glimpse.errors import SettingsError
-from glimpse.settings import CacheSettings
 
 _HITS, _CHECKSUM = "user.hits", "user.checksum"
 

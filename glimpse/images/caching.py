@@ -11,13 +11,13 @@ from functools import partial
 
 from glimpse.access.policy import Policy, image_target
 from glimpse.cache.copies import Cache
+from glimpse.cache_settings import CacheSettings
 from glimpse.db import cached, images
 from glimpse.db.engine import Database
 from glimpse.domain.context import Context
 from glimpse.domain.record import Copy, Image
 from glimpse.errors import BadRequest, Conflict, GlimpseError, NotFound, TooLarge, Unavailable
 from glimpse.images.opening import in_order, open_any
-from glimpse.settings import CacheSettings
 from glimpse.stores.registry import Stores
 
 LOG = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from glimpse.domain.lifecycle import STAGED_PROPERTY
 from glimpse.domain.record import Image
 from glimpse.errors import Conflict, GlimpseError, NotFound
 from glimpse.images.import_lock import LOCK
-from glimpse.settings import ImportSettings
+from glimpse.import_settings import ImportSettings
 from glimpse.stores import file
 from glimpse.stores.driver import Reader, Stored
 from glimpse.stores.registry import ConfiguredStore, Stores

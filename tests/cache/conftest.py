@@ -14,10 +14,10 @@ import pytest
 from glimpse.cache.copies import Cache
 from glimpse.cache.copying import Source
 from glimpse.cache.ledger import prepare
+from glimpse.cache_settings import CacheSettings
 from glimpse.db.engine import Database
 from glimpse.domain import lifecycle
 from glimpse.domain.record import Image
-from glimpse.settings import CacheSettings
 from glimpse.stores.driver import Reader
 from tests.db.opened import opened
 from tests.db.test_schema import database_settings
