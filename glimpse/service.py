@@ -158,6 +158,7 @@ class Service:
         """Begin the work that goes on beside requests."""
         self.notifications.start()
         self._beside = [
+            asyncio.create_task(self.stores.look()),
             asyncio.create_task(self._unfinished.keep_sweeping()),
             asyncio.create_task(self._scrubber.keep_scrubbing()),
             asyncio.create_task(self.engine.keep_looking()),

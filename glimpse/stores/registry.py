@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from oslo_config import cfg
 
 from glimpse.domain.context import Context
 from glimpse.domain.record import Location
-from glimpse.errors import Unconfigured
+from glimpse.errors import GlimpseError, Unconfigured
 from glimpse.settings import Settings
 from glimpse.store_settings import StoreSettings
 from glimpse.stores import file, http
@@ -20,6 +21,7 @@ from glimpse.stores.unusable import UnusableStore
 
 LOG = logging.getLogger(__name__)
 
+CHECK_FOR = 10.0  # seconds that a store gets to say whether it can be used
 FALLBACK_GROUP = "backend_defaults"
 
 
@@ -116,10 +118,24 @@ class Stores:
 
         return sorted(locations, key=weight, reverse=True)
 
+    async def look(self) -> None:
+        """Say in the log which stores cannot be used now: at the start of a service, rather than at the first call."""
+        await asyncio.gather(*map(_look, self))
+
     async def close(self) -> None:
         """Close every store."""
         for store in self._by_id.values():
             await store.store.close()
+
+
+async def _look(store: ConfiguredStore) -> None:
+    try:
+        async with asyncio.timeout(CHECK_FOR):
+            await store.store.check()
+    except TimeoutError:
+        LOG.warning("store %s does not answer; it is used as soon as it does", store.id)
+    except GlimpseError as error:
+        LOG.warning("store %s cannot be used now: %s", store.id, error.message)
 
 
 def open_stores(settings: Settings) -> Stores:
