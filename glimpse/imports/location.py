@@ -31,8 +31,10 @@ from glimpse.images import import_lock
 from glimpse.images.locations import Locations, is_web
 from glimpse.images.passage import inspector_for
 from glimpse.images.tasks import Tasks
-from glimpse.imports.engine import SYSTEM, Engine, require
+from glimpse.imports.claims import require
+from glimpse.imports.engine import Engine
 from glimpse.imports.plan import Ending, Step, Work
+from glimpse.imports.working import SYSTEM
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings
 from glimpse.stores.registry import Stores

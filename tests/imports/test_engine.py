@@ -34,8 +34,7 @@ from glimpse.images.leases import Leases, this_process
 from glimpse.images.locations import Locations
 from glimpse.images.scrub import Scrubber
 from glimpse.images.tasks import Tasks
-from glimpse.imports import engine as engine_module
-from glimpse.imports import location
+from glimpse.imports import claims, location, working
 from glimpse.imports.engine import Engine
 from glimpse.imports.location import LocationImport, LocationOrders, LocationParts
 from glimpse.imports.plan import Ending, Work
@@ -235,7 +234,7 @@ async def test_work_of_another_machine_is_left_alone_while_it_lives(
     here: Node, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What counts is that a lease is seen to change, by the own clock: clocks of machines differ."""
-    monkeypatch.setattr(engine_module, "STALE", 0.2)
+    monkeypatch.setattr(claims, "STALE", 0.2)
     url = site.add(b"content")
     alive = await left_by_another(here, url, "elsewhere", 3600)
     dead = await left_by_another(here, url, "elsewhere", -3600)
@@ -312,7 +311,7 @@ class Broken:
 
 async def test_a_store_that_stays_away_keeps_nobody_waiting(here: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """The task ends, the image is free, and what the store may hold is for the scrubber."""
-    monkeypatch.setattr(engine_module, "UNDO_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(working, "UNDO_PAUSES", (0.01, 0.01))
     image_id, now = queued(here), lifecycle.now()
     task = Task(str(uuid.uuid4()), location.TYPE, "pending", "p", now, now, image_id)
     plan = Broken(task)
