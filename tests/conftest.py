@@ -14,12 +14,14 @@ from typing import Generic, Protocol, TypeVar
 
 import pytest
 
+from tests.rig.azurite import Azurite
 from tests.rig.barbican import Barbican
 from tests.rig.ceph import Ceph
 from tests.rig.clients import Clients
 from tests.rig.databases import Galera, MariaDB, PostgreSQL
 from tests.rig.keystone import Keystone
 from tests.rig.memcached import Memcached
+from tests.rig.moto import Moto
 from tests.rig.rabbitmq import RabbitMQ
 from tests.rig.services import Glance, Glimpse, ImageService, Sections, config_text, one_store
 
@@ -119,6 +121,18 @@ def barbican(rig_folder: Path, keystone: Keystone) -> Iterator[Barbican]:
 def ceph(rig_folder: Path) -> Iterator[Ceph]:
     """The Ceph cluster of this run. Who stops its OSD or monitor starts it again."""
     yield from _running(Ceph(rig_folder / "ceph"))
+
+
+@pytest.fixture(scope="session")
+def moto(rig_folder: Path) -> Iterator[Moto]:
+    """The imitation of S3, and of Google Cloud Storage. Nobody stops this one: it would forget all."""
+    yield from _running(Moto(rig_folder / "moto"))
+
+
+@pytest.fixture(scope="session")
+def azurite(rig_folder: Path) -> Iterator[Azurite]:
+    """The Azurite of this run. Who stops it starts it again."""
+    yield from _running(Azurite(rig_folder / "azurite"))
 
 
 @pytest.fixture(scope="session")

