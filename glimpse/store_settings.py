@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 from oslo_config import cfg
@@ -12,7 +13,9 @@ from glimpse.config_files import read, refuse
 from glimpse.options import GLANCE_STORE_OPTS, REDIRECT_OPTS, STORE_OPTS
 
 RESERVED_STORE_PREFIX = "os_glance_"
-STORE_TYPES = ("file", "http", "s3", "gcs", "azure")
+FALLBACK_GROUP = "backend_defaults"  # has what the section of a store does not
+STORE_TYPES = ("file", "http", "s3", "gcs", "azure", "cinder", "vmware")
+DRIVERS_FROM_OUTSIDE = "glance_store.drivers"  # entry points of packages that bring other types
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def stores_from(conf: cfg.ConfigOpts, backends: Mapping[str, str] | None) -> tup
     for store_id, kind in backends.items():
         if store_id.startswith(RESERVED_STORE_PREFIX):
             raise refuse(conf, "DEFAULT", "enabled_backends", f"{store_id!r}: ids with os_glance_ are reserved")
-        if kind not in STORE_TYPES:
+        if not _is_known(kind):
             raise refuse(conf, "DEFAULT", "enabled_backends",
                           f"{store_id}:{kind} has an unknown type; allowed: {', '.join(STORE_TYPES)}")  # fmt: skip
         own = read(conf, store_id, [*STORE_OPTS, *REDIRECT_OPTS])
@@ -55,16 +58,25 @@ def stores_from(conf: cfg.ConfigOpts, backends: Mapping[str, str] | None) -> tup
     return tuple(stores), default
 
 
+def _is_known(kind: str) -> bool:
+    return kind in STORE_TYPES or bool(metadata.entry_points(group=DRIVERS_FROM_OUTSIDE, name=kind))
+
+
 # `default_store`, and sometimes `stores`, name a scheme of URLs instead of the driver.
 _LEGACY_SCHEMES = {
     "filesystem": "file", "https": "http", "swift+http": "swift", "swift+https": "swift", "swift+config": "swift",
-    "s3+http": "s3", "s3+https": "s3", "vsphere": "vmware",
+    "s3+http": "s3", "s3+https": "s3", "vsphere": "vmware", "vmware_datastore": "vmware",
 }  # fmt: skip
 
 
+def _legacy_type(name: str) -> str:
+    short = name.removeprefix("glance.store.").removesuffix(".Store")  # as in the first files of all
+    return _LEGACY_SCHEMES.get(short, short)
+
+
 def _legacy_stores(conf: cfg.ConfigOpts, legacy: Mapping[str, Any]) -> tuple[tuple[StoreSettings, ...], str]:
-    wanted = [_LEGACY_SCHEMES.get(name, name) for name in legacy["stores"]]
-    unknown = [name for name in wanted if name not in STORE_TYPES]
+    wanted = [_legacy_type(name) for name in legacy["stores"]]
+    unknown = [name for name in wanted if not _is_known(name)]
     if unknown:
         raise refuse(conf, "glance_store", "stores", f"{unknown[0]!r} is not known; allowed: {', '.join(STORE_TYPES)}")
     default = _LEGACY_SCHEMES.get(legacy["default_store"], legacy["default_store"])

@@ -14,15 +14,17 @@ from glimpse.domain.context import Context
 from glimpse.domain.record import Location
 from glimpse.errors import GlimpseError, Unconfigured
 from glimpse.settings import Settings
-from glimpse.store_settings import StoreSettings
+from glimpse.store_settings import FALLBACK_GROUP, StoreSettings
 from glimpse.stores import azure, file, gcs, http, s3
+from glimpse.stores.adapter import AdaptedStore
+from glimpse.stores.cinder import CinderStore
 from glimpse.stores.driver import LendingStore, PersonalStore, Store
 from glimpse.stores.unusable import UnusableStore
+from glimpse.stores.vmware import VmwareStore
 
 LOG = logging.getLogger(__name__)
 
 CHECK_FOR = 10.0  # seconds that a store gets to say whether it can be used
-FALLBACK_GROUP = "backend_defaults"
 
 
 class _Make(Protocol):
@@ -45,6 +47,9 @@ DRIVERS: Mapping[str, Driver] = {
     "gcs": Driver(gcs.OPTIONS, gcs.GcsStore, ("gs",)),
     "azure": Driver(azure.OPTIONS, azure.AzureBlobStore, ("azure",)),
 }
+
+# Those of glance_store that need more than `AdaptedStore`, which takes every type that is not here.
+ADAPTED: Mapping[str, type[AdaptedStore]] = {"cinder": CinderStore, "vmware": VmwareStore}
 
 
 @dataclass(frozen=True)
@@ -154,12 +159,15 @@ def open_stores(settings: Settings) -> Stores:
 
 
 def _opened(settings: Settings, store: StoreSettings) -> Store:
-    driver = DRIVERS[store.type]
-    values = settings.group(store.group, driver.options, FALLBACK_GROUP if settings.multi_store else None)
+    driver = DRIVERS.get(store.type)
+    adapted = ADAPTED.get(store.type, AdaptedStore)
     try:
+        if driver is None:
+            return adapted(settings, store)
+        values = settings.group(store.group, driver.options, FALLBACK_GROUP if settings.multi_store else None)
         return driver.make({**values, "uri_filter": settings.uri_filter}, f"[{store.group}]")
     except Unconfigured as error:
         if store.id == settings.default_store:
             raise
         LOG.warning("store %s is out of service: %s", store.id, error)
-        return UnusableStore(store.type, driver.schemes)
+        return UnusableStore(store.type, driver.schemes if driver else adapted.schemes)

@@ -20,9 +20,11 @@ from tests.journeys.conftest import (
     user,
 )
 from tests.journeys.test_cache import caching
+from tests.stores.cinder_api import block_devices
 
 __all__ = [
     "api",
+    "block_devices",
     "caching",
     "guarded",
     "importer",
