@@ -20,6 +20,7 @@ from aiohttp import web
 
 from glimpse.api.wire import CUT_OFF, REQUEST_ID, SENT
 from glimpse.stores.driver import FileReader, GrowingReader, Reader
+from glimpse.threads import at_rest
 
 NICENESS = 5  # of the sending threads: records first
 BURST = 64 << 20  # bytes at a time for a single download; many at once share the thread in shorter turns
@@ -115,14 +116,10 @@ def _step_back() -> None:
 
 
 async def _in_sender(sender: ThreadPoolExecutor, connection: int, file: int, offset: int, stop: int) -> int:
-    """Send in a thread; where it came to. It cannot be stopped, so a cancelled task waits for it before it goes on."""
-    future = asyncio.get_running_loop().run_in_executor(sender, _send_burst, connection, file, offset, stop)
-    try:
-        await asyncio.wait([future])
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        raise
-    return future.result()
+    """Send in a thread; where it came to."""
+    burst = asyncio.get_running_loop().run_in_executor(sender, _send_burst, connection, file, offset, stop)
+    await at_rest(burst)  # a cancelled task would close the connection under it
+    return burst.result()
 
 
 def _send_burst(connection: int, file: int, offset: int, stop: int) -> int:

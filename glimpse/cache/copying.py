@@ -29,6 +29,7 @@ from glimpse.domain import lifecycle
 from glimpse.domain.record import Copy, Image
 from glimpse.errors import GlimpseError, Unavailable
 from glimpse.stores.driver import BLOCK, Reader
+from glimpse.threads import at_rest
 
 LOG = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -190,7 +191,7 @@ class Copying:
 
     async def _run(self) -> None:
         try:
-            self._file = await _at_rest(self._open)
+            self._file = await _in_thread(self._open)
             await self._fill_or_watch(self._file)
             self._end(None)
         except asyncio.CancelledError:
@@ -253,15 +254,15 @@ class Copying:
             raise _other_data()
         noted = None
         with suppress(Unavailable):
-            noted = await _at_rest(self._ledger.get, self._image.id)
+            noted = await _in_thread(self._ledger.get, self._image.id)
         if noted is not None and self._checksum not in (None, noted.checksum):
             raise _other_data()
 
     async def _fill(self, file: FileIO) -> None:
-        have = await _at_rest(self._prepare, file)
+        have = await _in_thread(self._prepare, file)
         self._grew(have)
         try:
-            await _at_rest(self._take_over, file, have)
+            await _in_thread(self._take_over, file, have)
             if have < self._size:
                 source = await self._source()
                 async with aclosing(source.blocks(have, None)) as blocks:
@@ -269,20 +270,20 @@ class Copying:
                         have += len(block)
                         if have > self._size:
                             break
-                        await _at_rest(self._take, file, block)
+                        await _in_thread(self._take, file, block)
                         self._grew(have)
             if have < self._size:
                 raise Unavailable("The store broke off before the end of the image.")
             if have > self._size or self._checksum not in (None, self._md5.hexdigest()):
-                await _at_rest(self._reject, file)
+                await _in_thread(self._reject, file)
                 raise Unavailable("The data in the store is not the image's.")
         except (_NoRoom, OSError) as error:
             LOG.warning("image %s cannot be cached: no room, or the disk fails", self._image.id)
-            await _at_rest(self._give_up, file, NO_ROOM)
+            await _in_thread(self._give_up, file, NO_ROOM)
             raise _NoRoom from error
         except GlimpseError:
             if not have:
-                await _at_rest(self._give_up, file, FILLING)
+                await _in_thread(self._give_up, file, FILLING)
             raise
         await self._publish(file)
 
@@ -329,7 +330,7 @@ class Copying:
         noted = True
         try:
             # First the note: a copy without one is not believed.
-            await _at_rest(self._ledger.put, copy, file.fileno())
+            await _in_thread(self._ledger.put, copy, file.fileno())
         except GlimpseError as error:
             LOG.warning("image %s is not kept in the cache: %s", self._image.id, error.message)
             noted = False
@@ -338,9 +339,9 @@ class Copying:
         os.fchmod(file.fileno(), COMPLETE)
         self._end(None)  # the disk need not be waited for
         if noted:
-            await _at_rest(self._name, file)
+            await _in_thread(self._name, file)
         else:
-            await _at_rest(self._give_up, file, COMPLETE)
+            await _in_thread(self._give_up, file, COMPLETE)
 
     def _date(self, file: FileIO) -> None:
         """Without a checksum the file's time says of which record the copy is: it is that of its last change."""
@@ -418,14 +419,10 @@ class GrowingCopy(CompleteCopy):
                     yield block
 
 
-async def _at_rest(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """In a thread. It cannot be stopped, so a cancelled task waits for it: nobody closes its file meanwhile."""
+async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """A cancelled task waits for the thread: nobody closes its file meanwhile."""
     future = asyncio.get_running_loop().run_in_executor(None, lambda: call(*args, **kwargs))
-    try:
-        await asyncio.wait([future])
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        raise
+    await at_rest(future)
     return future.result()
 
 
