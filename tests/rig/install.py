@@ -115,7 +115,8 @@ def _constraints(name: str) -> Path:
 
 
 def _stamp(name: str) -> str:
-    parts = (sys.version, *ENVIRONMENTS[name], NODE_PACKAGES.get(name, ""), _constraints(name).read_text())
+    node = [NODE_PACKAGES[name]] if name in NODE_PACKAGES else []
+    parts = (sys.version, *ENVIRONMENTS[name], *node, _constraints(name).read_text())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
