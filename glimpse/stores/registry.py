@@ -15,7 +15,7 @@ from glimpse.domain.record import Location
 from glimpse.errors import GlimpseError, Unconfigured
 from glimpse.settings import Settings
 from glimpse.store_settings import FALLBACK_GROUP, StoreSettings
-from glimpse.stores import azure, file, gcs, http, s3
+from glimpse.stores import azure, file, gcs, http, rbd, s3
 from glimpse.stores.adapter import AdaptedStore
 from glimpse.stores.cinder import CinderStore
 from glimpse.stores.driver import LendingStore, PersonalStore, Store
@@ -43,6 +43,7 @@ class Driver:
 DRIVERS: Mapping[str, Driver] = {
     "file": Driver(file.OPTIONS, file.FileStore, ("file", "filesystem")),
     "http": Driver(http.OPTIONS, http.HttpStore, ("http", "https")),
+    "rbd": Driver(rbd.OPTIONS, rbd.RbdStore, ("rbd",)),
     "s3": Driver(s3.OPTIONS, s3.S3Store, s3.SCHEMES),
     "gcs": Driver(gcs.OPTIONS, gcs.GcsStore, ("gs",)),
     "azure": Driver(azure.OPTIONS, azure.AzureBlobStore, ("azure",)),

@@ -48,8 +48,8 @@ class Ceph:
         """Start the monitor; it knows what it knew. Raises `ServerFailed`."""
         if not (self._folder / "mon").exists():
             new_map = self._folder / "monmap"
-            self._run("monmaptool", "--create", "--fsid", self.fsid, "--addv", "m", self._addresses, str(new_map))
-            self._run("ceph-mon", "--mkfs", "-i", "m", "--monmap", str(new_map), "-c", str(self.conf))
+            self.run("monmaptool", "--create", "--fsid", self.fsid, "--addv", "m", self._addresses, str(new_map))
+            self.run("ceph-mon", "--mkfs", "-i", "m", "--monmap", str(new_map), "-c", str(self.conf))
         self.mon.start(lambda: listens(self._port))
         wait_for("a quorum of Ceph", self._answers, 30)
 
@@ -61,7 +61,7 @@ class Ceph:
             identity = str(uuid.uuid4())
             self.ceph("osd", "new", identity, "0")
             own(data, None)
-            self._run("ceph-osd", "--mkfs", "-i", "0", "--osd-uuid", identity, "-c", str(self.conf))
+            self.run("ceph-osd", "--mkfs", "-i", "0", "--osd-uuid", identity, "-c", str(self.conf))
         self.osd.start(self._is_up)
         if new:
             self.make_pool(POOL)
@@ -92,14 +92,15 @@ class Ceph:
 
     def ceph(self, *words: str) -> Any:
         """An answer of the `ceph` command, from its JSON. Raises `ServerFailed`."""
-        out = self._run("ceph", "-c", str(self.conf), "--connect-timeout", "10", "-f", "json", *words)
+        out = self.run("ceph", "-c", str(self.conf), "--connect-timeout", "10", "-f", "json", *words)
         return json.loads(out) if out.strip() else None
 
     def rbd(self, *words: str) -> bytes:
         """What the `rbd` command prints. Raises `ServerFailed`."""
-        return self._run("rbd", "-c", str(self.conf), *words)
+        return self.run("rbd", "-c", str(self.conf), *words)
 
-    def _run(self, name: str, *words: str) -> bytes:
+    def run(self, name: str, *words: str) -> bytes:
+        """What a program prints that finds the cluster by itself. Raises `ServerFailed`."""
         try:
             done = subprocess.run(
                 [program(name), *words], check=True, capture_output=True, env=self._env, timeout=60, cwd=self._folder
@@ -138,6 +139,8 @@ def _conf(folder: Path, fsid: str, addresses: str, room: int) -> str:
         "mon allow pool delete": "true",
         "mon data avail warn": 1,
         "mon data avail crit": 1,
+        "paxos propose interval": 0.05,  # each snapshot waits for it
+        "osd client watch timeout": 5,  # seconds until a client that was killed is taken for dead
         "osd objectstore": "memstore",
         "memstore device bytes": room,
         "osd fast shutdown": "false",  # else memstore has no time to write down what it has
@@ -153,4 +156,5 @@ def _conf(folder: Path, fsid: str, addresses: str, room: int) -> str:
         "debug rocksdb": 0,
         "mon cluster log file": folder / "cluster.log",
     }
-    return "".join(["[global]\n", *(f"{name} = {value}\n" for name, value in options.items())])
+    lines = [f"{name} = {value}\n" for name, value in options.items()]
+    return "".join(["[global]\n", *lines, "[client]\nlog to stderr = false\nerr to stderr = false\n"])
