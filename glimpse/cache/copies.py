@@ -15,9 +15,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from io import FileIO
 
-from glimpse.cache.copying import SETTLED, CompleteCopy, Copying, Opener, Superseded, checksum_of
+from glimpse.cache.copying import SETTLED, Copying, Superseded, checksum_of
 from glimpse.cache.directory import Directory
 from glimpse.cache.ledger import open_ledger
+from glimpse.cache.reading import CompleteCopy, Opener
 from glimpse.cache_settings import CacheSettings
 from glimpse.db.engine import Database
 from glimpse.domain import lifecycle

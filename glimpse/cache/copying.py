@@ -16,19 +16,19 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
 from typing import ParamSpec, TypeVar
 
 from glimpse.cache.directory import Directory
 from glimpse.cache.ledger import Ledger
+from glimpse.cache.reading import GrowingCopy, Opener
 from glimpse.domain import lifecycle
 from glimpse.domain.record import Copy, Image
 from glimpse.errors import GlimpseError, Unavailable
-from glimpse.stores.driver import BLOCK, Reader
+from glimpse.stores.driver import BLOCK
 from glimpse.threads import at_rest
 
 LOG = logging.getLogger(__name__)
@@ -40,40 +40,9 @@ SETTLED = 0.5  # seconds after the last change of a record without a checksum: t
 TICK = 0.02  # seconds between two looks at a file that another process fills, and between two calls to those who wait
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The bytes of an image, open, where they are kept; `ranges` tells whether they can be read from the middle."""
-
-    reader: Reader
-    ranges: bool
-
-    async def blocks(self, offset: int, length: int | None) -> AsyncGenerator[bytes, None]:
-        """The bytes from `offset`, from any store. Closes the reader at the end."""
-        skip = 0 if self.ranges else offset
-        left = length
-        try:
-            async for block in self.reader.stream(offset - skip, None if length is None else skip + length):
-                if skip >= len(block):
-                    skip -= len(block)
-                    continue
-                part = block[skip:] if skip else block
-                skip = 0
-                part = part if left is None else part[:left]
-                yield part
-                if left is not None:
-                    left -= len(part)
-                    if not left:
-                        return
-        finally:
-            await self.reader.close()
-
-
 def checksum_of(image: Image) -> str | None:
     """The MD5 that the bytes must have; whoever gave an image a place may have written it in capitals."""
     return image.checksum.lower() if image.checksum else None
-
-
-Opener = Callable[[], Awaitable[Source]]  # raises `GlimpseError`: nobody has the bytes
 
 
 class Superseded(Exception):
@@ -128,7 +97,7 @@ class Copying:
             raise self._failure
         if self._file is None or self._file.closed:
             raise Superseded
-        return GrowingCopy(FileIO(os.dup(self._file.fileno())), self._size, self, source)
+        return GrowingCopy(FileIO(os.dup(self._file.fileno())), self._size, self.beyond, source)
 
     async def wait(self) -> None:
         """Return when the copy is there. Raises as `reader` does, `Unavailable` also when the cache has no room."""
@@ -370,53 +339,6 @@ class Copying:
         os.fchmod(file.fileno(), mode)
         if self._is_in_its_place(file):
             self._directory.incomplete(self._image.id).unlink(missing_ok=True)
-
-
-class CompleteCopy:
-    """A `driver.FileReader` on a copy."""
-
-    def __init__(self, file: FileIO, size: int) -> None:
-        self.file = file
-        self.size: int | None = size
-        self._end = size
-
-    async def stream(self, offset: int, length: int | None) -> AsyncIterator[bytes]:
-        end = self._end if length is None else offset + length
-        while offset < end:
-            block = await asyncio.to_thread(os.pread, self.file.fileno(), min(BLOCK, end - offset), offset)
-            if not block:
-                raise Unavailable("The copy of the image data is shorter than it was.")
-            offset += len(block)
-            yield block
-
-    async def close(self) -> None:
-        self.file.close()
-
-
-class GrowingCopy(CompleteCopy):
-    """A `driver.GrowingReader` on a copy that is being filled."""
-
-    def __init__(self, file: FileIO, size: int, copying: Copying, source: Opener) -> None:
-        super().__init__(file, size)
-        self._copying, self._source = copying, source
-
-    async def beyond(self, offset: int) -> int:
-        return await self._copying.beyond(offset)
-
-    async def stream(self, offset: int, length: int | None) -> AsyncIterator[bytes]:
-        end = self._end if length is None else offset + length
-        while offset < end:
-            there = min(end, await self.beyond(offset))
-            if there <= offset:
-                break
-            async for block in super().stream(offset, there - offset):
-                offset += len(block)
-                yield block
-        if offset < end:
-            source = await self._source()
-            async with aclosing(source.blocks(offset, end - offset)) as blocks:
-                async for block in blocks:
-                    yield block
 
 
 async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -19,7 +19,7 @@ from typing import ParamSpec, TypeVar
 from glimpse.access.policy import Policy, require_owner
 from glimpse.access.quota import Quotas, Reservation
 from glimpse.cache.copies import Cache
-from glimpse.cache.copying import Source
+from glimpse.cache.reading import Source
 from glimpse.db import images, scrub
 from glimpse.db.engine import Connection, Database
 from glimpse.domain import lifecycle

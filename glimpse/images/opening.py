@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from glimpse.cache.copying import Source
+from glimpse.cache.reading import Source
 from glimpse.domain.record import Image, Location
 from glimpse.errors import GlimpseError, NotFound, Unavailable
 from glimpse.stores.registry import Stores

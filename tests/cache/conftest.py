@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from glimpse.cache.copies import Cache
-from glimpse.cache.copying import Source
 from glimpse.cache.ledger import prepare
+from glimpse.cache.reading import Source
 from glimpse.cache_settings import CacheSettings
 from glimpse.db.engine import Database
 from glimpse.domain import lifecycle
