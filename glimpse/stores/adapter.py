@@ -456,9 +456,4 @@ def _tell_libraries(conf: cfg.ConfigOpts) -> None:
 
     They know one configuration only, that of the process, which nothing else of this service uses.
     """
-    try:
-        known = (cfg.CONF.config_file, cfg.CONF.config_dir)
-    except cfg.NoSuchOptError:
-        known = None
-    if known != (conf.config_file, conf.config_dir):
-        cfg.CONF([], project="glance", default_config_files=conf.config_file, default_config_dirs=conf.config_dir)
+    cfg.CONF([], project="glance", default_config_files=conf.config_file, default_config_dirs=conf.config_dir)

@@ -33,10 +33,11 @@ class MemoryDriver(Store):  # type: ignore[misc]
     loses: ClassVar[int] = 0  # bytes that are missing at the end of `get`
     closed: ClassVar[list[str]] = []
     callers: ClassVar[list[Any]] = []
+    opened: ClassVar[list[Any]] = []  # holds them, so that nobody else closes them
 
     @classmethod
     def forget(cls) -> None:
-        cls.kept, cls.fails, cls.closed, cls.callers = {}, {}, [], []
+        cls.kept, cls.fails, cls.closed, cls.callers, cls.opened = {}, {}, [], [], []
         cls.reads, cls.loses, cls._CAPABILITIES = None, 0, BitMasks.RW_ACCESS | BitMasks.DRIVER_REUSABLE
 
     def get_schemes(self) -> tuple[str, ...]:
@@ -73,6 +74,7 @@ class MemoryDriver(Store):  # type: ignore[misc]
                 self.closed.append(location.get_store_uri())
 
         opened = chunks()
+        self.opened.append(opened)
         next(opened)  # as drivers do that look before they promise
         return _Rest(content[:4], opened), len(content)
 
