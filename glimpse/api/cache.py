@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
 from glimpse.api.wire import JSON_TYPE, NO_CONTENT, Reply, Request, json_reply
+from glimpse.domain import lifecycle
 from glimpse.domain.record import Copy
 from glimpse.errors import BadRequest
 from glimpse.images.caching import Caching
@@ -116,14 +116,10 @@ def _bodies(copies: Sequence[Copy]) -> list[dict[str, Any]]:
         {
             "image_id": copy.image_id,
             "hits": copy.hits,
-            "last_accessed": _seconds(copy.last_accessed),
-            "last_modified": _seconds(copy.last_modified),
+            "last_accessed": lifecycle.epoch(copy.last_accessed),
+            "last_modified": lifecycle.epoch(copy.last_modified),
             "size": copy.size,
             **({"id": copy.id, "checksum": copy.checksum} if copy.id is not None else {}),
         }
         for copy in copies
     ]
-
-
-def _seconds(moment: datetime) -> float:
-    return moment.replace(tzinfo=UTC).timestamp()

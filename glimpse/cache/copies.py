@@ -12,7 +12,6 @@ import os
 import time
 from collections import Counter
 from contextlib import suppress
-from datetime import UTC, datetime
 from io import FileIO
 
 from glimpse.cache.copying import SETTLED, Copying, Superseded, checksum_of
@@ -130,7 +129,7 @@ class Cache:
         if (checksum := checksum_of(image)) is not None:
             return known[1] == checksum
         # Without a checksum any change of the record may have been one of its locations (`Copying` dates the file).
-        return facts.st_mtime >= _epoch(image.updated_at) + SETTLED
+        return facts.st_mtime >= lifecycle.epoch(image.updated_at) + SETTLED
 
     def _count(self, image_id: str) -> None:
         self._hits[image_id] += 1
@@ -197,7 +196,7 @@ class Cache:
                 total += self.directory.unusable()
             if total <= bound:
                 return 0, 0
-            asked = {copy.image_id: _epoch(copy.last_accessed) for copy in self._ledger.all()}
+            asked = {copy.image_id: lifecycle.epoch(copy.last_accessed) for copy in self._ledger.all()}
             pruned, freed = 0, 0
             for image_id in sorted(files, key=lambda each: (asked.get(each, 0.0), files[each].st_mtime_ns)):
                 if total - freed <= bound:
@@ -221,10 +220,6 @@ class Cache:
             self._ledger.remove(
                 image_id
                 for image_id in noted.keys() - files.keys()
-                if not self.directory.is_filling(image_id) and _epoch(noted[image_id].last_modified) < before
+                if not self.directory.is_filling(image_id) and lifecycle.epoch(noted[image_id].last_modified) < before
             )
         self.prune()
-
-
-def _epoch(moment: datetime) -> float:
-    return moment.replace(tzinfo=UTC).timestamp()

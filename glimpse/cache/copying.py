@@ -18,7 +18,6 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import aclosing, suppress
-from datetime import UTC, datetime
 from io import FileIO
 from typing import ParamSpec, TypeVar
 
@@ -219,7 +218,7 @@ class Copying:
             raise _NoRoom
         if facts.st_mode & 0o777 != COMPLETE or facts.st_size != self._size:
             raise Unavailable("The image data broke off.") if self._there else Superseded
-        if self._checksum is None and facts.st_mtime < _epoch(self._image.updated_at):
+        if self._checksum is None and facts.st_mtime < lifecycle.epoch(self._image.updated_at):
             raise _other_data()
         noted = None
         with suppress(Unavailable):
@@ -266,7 +265,7 @@ class Copying:
         # It may have holes, after a crash of the machine, or be of older data: without a checksum nobody would notice.
         known = self._checksum is not None
         if facts.st_size and (
-            not known or facts.st_mtime < _epoch(self._image.updated_at) or facts.st_size > self._size
+            not known or facts.st_mtime < lifecycle.epoch(self._image.updated_at) or facts.st_size > self._size
         ):
             # Perhaps of other content; somebody may be reading it, so the file stays as it is, without its name.
             self._give_up(file, FILLING)
@@ -314,7 +313,7 @@ class Copying:
 
     def _date(self, file: FileIO) -> None:
         """Without a checksum the file's time says of which record the copy is: it is that of its last change."""
-        changed, accessed = _epoch(self._image.updated_at), os.fstat(file.fileno()).st_atime_ns
+        changed, accessed = lifecycle.epoch(self._image.updated_at), os.fstat(file.fileno()).st_atime_ns
         # Records know whole seconds: one that was read within its second may have changed once more.
         settled = self._began >= changed + 1
         os.utime(file.fileno(), ns=(accessed, int((changed + (SETTLED if settled else 0)) * 10**9)))
@@ -358,7 +357,3 @@ def _lock(file: FileIO) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _epoch(moment: datetime) -> float:
-    return moment.replace(tzinfo=UTC).timestamp()

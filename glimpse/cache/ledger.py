@@ -13,6 +13,7 @@ from glimpse.cache.directory import Directory
 from glimpse.cache_settings import CacheSettings
 from glimpse.db import cached
 from glimpse.db.engine import Database
+from glimpse.domain import lifecycle
 from glimpse.domain.record import Copy
 from glimpse.errors import SettingsError
 
@@ -96,7 +97,7 @@ class FileLedger:
         return [copy for image_id in self._directory.held() if (copy := self.get(image_id)) is not None]
 
     def hit(self, counts: Mapping[str, int], when: datetime) -> None:
-        seconds = int(when.replace(tzinfo=UTC).timestamp())
+        seconds = int(lifecycle.epoch(when))
         for image_id, count in counts.items():
             with suppress(OSError), self._directory.copy(image_id).open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # other processes count too

@@ -56,6 +56,11 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None, microsecond=0)
 
 
+def epoch(when: datetime) -> float:
+    """A time of a record as file systems have it: seconds since 1970."""
+    return when.replace(tzinfo=UTC).timestamp()
+
+
 def spelled(when: datetime) -> str:
     """A time of a record as clients and events get it."""
     return f"{when:%Y-%m-%dT%H:%M:%SZ}"
