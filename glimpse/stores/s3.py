@@ -16,7 +16,8 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -76,7 +77,9 @@ OPTIONS: list[cfg.Opt] = [
 SCHEMES = ("s3", "s3+http", "s3+https")
 MAX_PARTS = 10_000  # Amazon S3 User Guide, "Multipart upload limits"
 GROWTH = 1_500  # without a size, a part is at least this fraction of what came before: 10,000 of them hold over 4 TiB
-CONNECT_SECONDS, READ_SECONDS, TRIES = 5, 60, 5
+CONNECT_SECONDS, READ_SECONDS = 5, 60
+TRIES = 3  # by botocore, within a second
+PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between those of an upload, whose bytes come only once
 CALLS = 32  # threads for all but the sending of parts
 TOKEN = "glimpse-upload"  # noqa: S105  the name of metadata that tells whose upload made an object
 
@@ -182,9 +185,22 @@ class S3Bucket:
         self._bucket_seen = False
         self._undoing: set[asyncio.Task[None]] = set()
 
-    def start(self, threads: ThreadPoolExecutor, operation: str, **parameters: Any) -> Future[Any]:
-        """Begin an operation of S3 in a thread."""
-        return threads.submit(lambda: getattr(self._client.get(), operation)(**parameters))
+    def start(
+        self, threads: ThreadPoolExecutor, operation: str, patience: Sequence[float] = (), **parameters: Any
+    ) -> Future[Any]:
+        """Begin an operation of S3 in a thread; while the server is away it is repeated after each pause."""
+        return threads.submit(self._repeated, operation, patience, parameters)
+
+    def _repeated(self, operation: str, patience: Sequence[float], parameters: Mapping[str, Any]) -> Any:
+        for pause in patience:
+            try:
+                return getattr(self._client.get(), operation)(**parameters)
+            except Exception as error:
+                if not _may_pass(error):
+                    raise
+                LOG.info("an S3 server fails, %s is repeated in %g s: %s", operation, pause, _summary(error))
+            time.sleep(pause)
+        return getattr(self._client.get(), operation)(**parameters)
 
     async def call(self, operation: str, place: Place, **parameters: Any) -> Any:
         """An operation on one object. Raises what `_translated` makes of its failure."""
@@ -211,7 +227,7 @@ class S3Bucket:
         return Found(int(answer["ContentLength"]), answer.get("ETag"))
 
     async def fetch(self, place: Place, found: Found, start: int, end: int) -> AsyncGenerator[bytes, None]:
-        conditions = {} if found.etag is None else {"IfMatch": found.etag}
+        conditions: dict[str, Any] = {} if found.etag is None else {"IfMatch": found.etag}
         if (start, end) != (0, found.size):
             # Without it where it says nothing: only a whole answer is held against its checksum by botocore.
             conditions["Range"] = f"bytes={start}-{end - 1}"
@@ -270,7 +286,7 @@ class S3Bucket:
     async def _unfinished(self, key: str) -> list[str]:
         """The uploads of that key that were begun and not ended."""
         found: list[str] = []
-        after: dict[str, str] = {}
+        after: dict[str, Any] = {}
         while True:
             listing = self.start(self.calls, "list_multipart_uploads", Bucket=self._bucket, Prefix=key, **after)
             page = await _end_of(listing)
@@ -363,7 +379,8 @@ class _Upload:
 
     def _start(self, operation: str, sender: bool = False, **parameters: Any) -> Future[Any]:
         threads = self._bucket.senders if sender else self._bucket.calls
-        return self._bucket.start(threads, operation, Bucket=self._place.bucket, Key=self._place.key, **parameters)
+        names = {"Bucket": self._place.bucket, "Key": self._place.key}
+        return self._bucket.start(threads, operation, PATIENCE, **names, **parameters)
 
     async def _finish(self, rest: bytearray) -> None:
         if rest:
