@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from glimpse.errors import Conflict, Duplicate, GlimpseError, NotFound, StoreFull, Unavailable, Unconfigured
+from glimpse.threads import at_rest
 
 LOG = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ OPERATION = 60  # seconds for one operation of librados
 CONNECT = 10  # seconds until a cluster has answered for the first time
 MARGIN = 15  # seconds beyond those, for a call that is a few operations
 LONG = 3600  # seconds for a call that may be many of them: removing a large image
-THREADS = 16
+THREADS = 64  # each waits for the cluster; those for a part of it that hangs must leave room for others
 QUEUE = 256  # calls that run or wait for a thread before more are turned away
 
 # Options of Ceph, the seconds with which it comes (0 is for ever), and those that it gets where nobody has set others.
@@ -36,6 +37,11 @@ _LIMITS = (
     ("rados_mon_op_timeout", 0, OPERATION),
     ("client_mount_timeout", 300, CONNECT),
 )
+
+# An upload that was lost together with the cluster leaves a lock of this very client on its image. To remove that image
+# librbd breaks the lock, and as it comes it has the owner shut out of the cluster first, or gives up where that is the
+# client itself. Before Ceph 16 the option had the second name.
+_BREAK_LOCKS_GENTLY = ("rbd_blocklist_on_break_lock", "rbd_blacklist_on_break_lock")
 
 Connection = Any  # rados.Rados; the libraries have no types
 P = ParamSpec("P")
@@ -115,16 +121,10 @@ class Cluster:
         self._waiting += 1
         future = asyncio.get_running_loop().run_in_executor(self._threads, call)
         future.add_done_callback(self._is_done)
-        try:
-            done, _ = await asyncio.wait([future], timeout=seconds)
-        except asyncio.CancelledError:
-            # A thread cannot be stopped: whoever cleans up next must find it at rest.
-            await asyncio.wait([future], timeout=seconds)
-            raise
-        if not done and not future.cancel():
-            # It runs, and ends when librados gives up: until then it keeps a thread.
+        if not await at_rest(future, seconds) and not future.cancel():
+            # It runs until librados gives up, and has its thread until then.
             LOG.warning("%s Ceph has not answered for %.0f seconds", self._where, seconds)
-        if not done:
+        if not future.done() or future.cancelled():
             raise Unavailable("The store does not answer in time.")
         return future.result()
 
@@ -142,6 +142,9 @@ class Cluster:
         try:
             connection = self._rados.Rados(conffile=self._conf, rados_id=self._user)
             operation = self._set_limits(connection)
+            for option in _BREAK_LOCKS_GENTLY:
+                with suppress(Exception):  # one of them is not known to this version
+                    connection.conf_set(option, "false")
             connection.connect()
             return connection, operation, connection.get_fsid()
         except Exception as error:

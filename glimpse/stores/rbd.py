@@ -420,7 +420,7 @@ class _Upload:
         """Leave nothing of it. What the cluster does not let us remove now is left for `discard`."""
         self._writing.forget()
         try:
-            await self._store.cluster.run(self._drop)
+            await self._store.cluster.run_for(MARGIN, self._drop)  # it goes on, also without us
         except GlimpseError as error:
             LOG.warning("something of image %s may be left in the pool: %s", self._name, error.message)
 

@@ -85,6 +85,24 @@ class Ceph:
         """Let it go on."""
         self.osd.signal(signal.SIGCONT)
 
+    def fill(self) -> None:
+        """Have the pools full, as they are above `mon_osd_full_ratio`, until `empty`; the OSD needs some bytes."""
+        self._set_ratios("0.0000001", "0.0000002", "0.0000003")
+        wait_for("a full pool", lambda: self._pools_are_full(), 30)
+
+    def empty(self) -> None:
+        """Have room in them again."""
+        self._set_ratios("0.85", "0.9", "0.95")
+        wait_for("a pool with room", lambda: not self._pools_are_full(), 30)
+
+    def _set_ratios(self, *ratios: str) -> None:
+        for ratio, value in zip(("full", "backfillfull", "nearfull"), reversed(ratios), strict=True):
+            self.ceph("osd", f"set-{ratio}-ratio", value)
+
+    def _pools_are_full(self) -> bool:
+        pools = self.ceph("osd", "dump")["pools"]
+        return all("full" in pool["flags_names"].split(",") for pool in pools)
+
     def make_pool(self, name: str) -> None:
         """Make a pool for RBD images."""
         self.ceph("osd", "pool", "create", name, "8")
