@@ -152,7 +152,7 @@ class AdaptedStore:
 
         def abandoned(late: asyncio.Future[T]) -> None:
             if undo is not None and not late.cancelled() and late.exception() is None:
-                self._calls.submit(undo, late.result())
+                threading.Thread(target=undo, args=(late.result(),)).start()  # also when the store is closed
 
         try:
             done, _ = await asyncio.wait([future], timeout=seconds)

@@ -142,6 +142,9 @@ class CinderApi:
     def _volumes_get(self, request: web.Request, project: str, volume: str, part: str, body: Any) -> web.Response:
         if volume not in ("", "detail"):
             return web.json_response({"volume": self._mine(project, volume)})
+        if request.headers.get("OpenStack-API-Version", "volume 3.0") != "volume 3.0":
+            text = "Invalid filters metadata,name are found in query options."  # where resource_filters.json is absent
+            return web.json_response({"badRequest": {"message": text, "code": 400}}, status=400)
         name = request.query.get("name")
         found = [each for each in self.volumes.values() if each.get("project", project) == project]
         return web.json_response({"volumes": [each for each in found if name in (None, each["name"])]})
@@ -159,7 +162,11 @@ class CinderApi:
         if name:
             return web.Response(status=204)
         volume, attachment = body["attachment"]["volume_uuid"], str(uuid.uuid4())
-        self._mine(project, volume)["status"] = "in-use"
+        found = self._mine(project, volume)
+        if found["status"] != "available":
+            text = f"Volume {volume} status must be available or downloading to reserve"
+            return web.json_response({"badRequest": {"message": text, "code": 400}}, status=400)
+        found["status"] = "in-use"
         self.attachments[attachment] = {"id": attachment, "volume_id": volume, "connection_info": {}}
         return web.json_response({"attachment": self.attachments[attachment]})
 

@@ -115,6 +115,19 @@ class TestVolumes:
         assert not cloud.attachments
         await store.close()
 
+    async def test_all_readers_have_one_attachment(self, tmp_path: Path, cloud: CinderApi) -> None:
+        store = store_of(settings_for(tmp_path, one=credentials(cloud.url)))
+        url = f"cinder://one/{cloud.add_volume(b'bytes')}"
+        first, second = await store.open(url), await store.open(url)
+        assert len(cloud.attachments) == 1
+        await first.close()
+        assert len(cloud.attachments) == 1
+        assert await read(store, url) == b"bytes"
+        await second.close()
+        assert not cloud.attachments
+        assert await read(store, url) == b"bytes"
+        await store.close()
+
 
 class TestLeftovers:
     async def test_a_killed_upload_is_detached_and_deleted(self, tmp_path: Path, cloud: CinderApi) -> None:
