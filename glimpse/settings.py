@@ -166,6 +166,16 @@ class Settings:
                     values[opt.dest] = shared[opt.dest]
         return values
 
+    def keystone_url(self) -> str:
+        """Where Keystone is, as `[keystone_authtoken]` or the section that it refers to says; else ""."""
+        conf, names = self.for_library(), ("auth_url", "www_authenticate_uri", "auth_uri")
+        reference = read(conf, "keystone_authtoken", [cfg.StrOpt("auth_section")])["auth_section"]
+        for section in dict.fromkeys((reference or "keystone_authtoken", "keystone_authtoken")):
+            values = read(conf, section, [cfg.StrOpt(name) for name in names])
+            if found := next((values[name] for name in names if values[name]), ""):
+                return str(found)
+        return ""
+
     def for_library(self) -> cfg.ConfigOpts:
         """The same files, read once more, for a library that declares an option which is declared here too."""
         conf = cfg.ConfigOpts()

@@ -14,7 +14,7 @@ from glimpse.options import GLANCE_STORE_OPTS, REDIRECT_OPTS, STORE_OPTS
 
 RESERVED_STORE_PREFIX = "os_glance_"
 FALLBACK_GROUP = "backend_defaults"  # has what the section of a store does not
-STORE_TYPES = ("file", "http", "rbd", "s3", "gcs", "azure", "cinder", "vmware")
+STORE_TYPES = ("file", "http", "rbd", "s3", "swift", "gcs", "azure", "cinder", "vmware")
 DRIVERS_FROM_OUTSIDE = "glance_store.drivers"  # entry points of packages that bring other types
 
 

@@ -153,3 +153,18 @@ def test_urls_for_the_log() -> None:
     assert url_without_password("mysql+pymysql://u:p@h:1/d?ssl_key=x") == "mysql+pymysql://u:***@h:1/d"
     assert url_without_password("mysql://u:a/b@c@h/d") == "mysql://u:***@h/d"
     assert url_without_password("sqlite:////a/b") == "sqlite:////a/b"
+
+
+@pytest.mark.parametrize(
+    ("section", "url"),
+    [
+        ("", ""),
+        ("[keystone_authtoken]\nauth_url = http://inside:5000\nwww_authenticate_uri = http://outside:5000\n", "inside"),
+        ("[keystone_authtoken]\nwww_authenticate_uri = http://outside:5000\n", "outside"),
+        ("[keystone_authtoken]\nauth_uri = http://outside:5000\n", "outside"),
+        ("[keystone_authtoken]\nauth_section = other\n[other]\nauth_url = http://inside:5000\n", "inside"),
+        ("[keystone_authtoken]\nauth_section = other\nauth_uri = http://outside:5000\n", "outside"),
+    ],
+)
+def test_where_keystone_is(tmp_path: Path, section: str, url: str) -> None:
+    assert settings(tmp_path, GOOD + section).keystone_url() == (url and f"http://{url}:5000")

@@ -387,13 +387,13 @@ class CallerLogin:
 
     def __init__(self, keystone: Keystone, token: str) -> None:
         self._keystone = keystone
-        self._token = token
+        self.token = token
         self._grant: Grant | None = None
 
     async def grant(self) -> Grant:
         """What the token is good for; Keystone is asked once. Raises `Unauthorized`, `Unavailable`."""
         if self._grant is None:
-            self._grant = await self._keystone.grant_of(self._token)
+            self._grant = await self._keystone.grant_of(self.token)
         return self._grant
 
     async def account(self) -> Account:
