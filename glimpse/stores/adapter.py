@@ -310,9 +310,10 @@ class AdaptedReader:
 
     async def stream(self, offset: int, length: int | None) -> AsyncIterator[bytes]:
         if offset or not self._untouched:
-            await self.close()
-            run, begin = self._store._run, self._store._begin
+            run, begin, before = self._store._run, self._store._begin, self._chunks
             self._chunks, _ = await run(begin, self._url, offset, length, undo=lambda begun: _let_go(begun[0]))
+            if before is not None:
+                await run(_let_go, before)  # not earlier: what both have in common, such as a device, stays
         self._untouched = False
         left = length if length is not None or self.size is None else self.size - offset
         chunks = iter(self._chunks or ())

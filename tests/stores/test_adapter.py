@@ -155,6 +155,17 @@ class TestConfiguration:
         assert isinstance(two.store, UnusableStore)
         assert "store two is out of service" in caplog.text
 
+    @pytest.mark.parametrize("kind", ["cinder", "vmware"])
+    def test_without_glance_store_it_is_said_what_to_install(
+        self, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(metadata, "entry_points", lambda **_: [])
+        with pytest.raises(Unconfigured, match=rf"\[one\]: .* {kind} needs .*pip install 'glance_store\[{kind}\]'"):
+            open_stores(settings_of(tmp_path, {"one": kind}))
+        second = open_stores(settings_of(tmp_path, {"one": "file", "two": kind})).get("two")
+        assert second is not None
+        assert second.store.facts.schemes == ({"cinder": "cinder", "vmware": "vsphere"}[kind],)
+
     def test_glance_store_is_not_loaded_for_other_stores(self, tmp_path: Path) -> None:
         settings_of(tmp_path, {"one": "file"}, one={"filesystem_store_datadir": tmp_path})
         program = (

@@ -128,6 +128,13 @@ class TestVolumes:
         assert await read(store, url) == b"bytes"
         await store.close()
 
+    async def test_a_range_attaches_once(self, tmp_path: Path, cloud: CinderApi) -> None:
+        store = store_of(settings_for(tmp_path, one=credentials(cloud.url)))
+        assert await read(store, f"cinder://one/{cloud.add_volume(b'0123456789')}", 3, 4) == b"3456"
+        assert cloud.attached == 1
+        assert not cloud.attachments
+        await store.close()
+
 
 class TestLeftovers:
     async def test_a_killed_upload_is_detached_and_deleted(self, tmp_path: Path, cloud: CinderApi) -> None:
