@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glimpse.domain.lifecycle import check_transition
-from glimpse.domain.record import Image, Location
+from glimpse.domain.record import Image, Location, without_keys
 from glimpse.domain.schema import TEXT_MAX, Checker, Schema
 from glimpse.errors import BadRequest, Conflict, Forbidden, TooLarge
 
@@ -140,7 +140,7 @@ class NewLocation:
     def from_task(cls, values: Mapping[str, Any]) -> NewLocation:
         """What a task was given as its input."""
         said = values.get("validation_data") or {}
-        return cls(values.get("loc_url", ""), said.get("os_hash_algo"), said.get("os_hash_value"))
+        return cls(without_keys(values.get("loc_url", "")), said.get("os_hash_algo"), said.get("os_hash_value"))
 
     def validation_data(self) -> dict[str, str]:
         """As clients and tasks spell it."""
@@ -176,7 +176,7 @@ def _with_new(image: Image, values: Sequence[Mapping[str, Any]], rules: Location
         raise Unmeasured(list(dict.fromkeys(unknown)))
     for value in values:
         new = _location(value, rules)
-        if not rules.sizes[new.url]:
+        if not rules.sizes[value["url"]]:
             raise BadRequest("Invalid location")
         if any((old.url, old.metadata) == (new.url, new.metadata) for old in locations):
             raise BadRequest(f"The location {new.url} already exists")

@@ -12,12 +12,29 @@ MEMBER_STATUSES = ("pending", "accepted", "rejected")
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A place that holds the image's bytes: a URL of a store, and what is known of it (`store`: the store's id)."""
+    """A place that holds the image's bytes: a URL of a store, and what is known of it (`store`: the store's id).
+
+    Keys of S3, which Glance once wrote into URLs, are left out: no store needs them, and clients may read locations.
+    """
 
     url: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     status: str = "active"
     id: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.url.startswith(("s3", "S3")):
+            object.__setattr__(self, "url", without_keys(self.url))
+
+
+def without_keys(url: str) -> str:
+    """A URL of S3 without the keys before its host, which may hold slashes; any other URL as it is."""
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() not in ("s3", "s3+http", "s3+https"):
+        return url
+    # The host is what is left of bucket and key.
+    place, *names = rest.rsplit("/", 2)
+    return f"{scheme}://{'/'.join([place.rpartition('@')[2], *names])}"
 
 
 # Begins the URL of a place that is to be erased, where a store may hold something of an image and nobody knows what:

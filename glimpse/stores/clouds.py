@@ -27,6 +27,7 @@ from glimpse.stores.objects import (
     NO_BUCKET,
     NOT_HERE,
     REFUSED,
+    UNDO_SECONDS,
     Found,
     Interrupted,
     Place,
@@ -140,7 +141,7 @@ class CloudBucket:
             undoing = asyncio.ensure_future(self._undo(key, feed, token, sending))
             self._undoing.add(undoing)
             undoing.add_done_callback(self._undoing.discard)
-            await asyncio.shield(undoing)
+            await asyncio.wait([undoing], timeout=UNDO_SECONDS)
             if not isinstance(error, Exception):
                 raise
             if feed.failed is not None:

@@ -20,6 +20,7 @@ LOG = logging.getLogger(__name__)
 
 MIB = 1 << 20
 CHECK_SECONDS = 9.0  # for all of a check; its requests have less
+UNDO_SECONDS = 30.0  # that the end of a failed upload is waited for; it goes on after that
 PAUSES = (
     0.2,
     1.0,

@@ -26,6 +26,7 @@ from typing import Any
 
 from oslo_config import cfg
 
+from glimpse.domain.record import without_keys
 from glimpse.errors import (
     Conflict,
     Duplicate,
@@ -47,6 +48,7 @@ from glimpse.stores.objects import (
     NO_BUCKET,
     NOT_HERE,
     REFUSED,
+    UNDO_SECONDS,
     Found,
     Interrupted,
     ObjectStore,
@@ -192,11 +194,12 @@ class S3Bucket:
         return threads.submit(self._repeated, operation, patience, parameters)
 
     def _repeated(self, operation: str, patience: Sequence[float], parameters: Mapping[str, Any]) -> Any:
+        end = time.monotonic() + READ_SECONDS  # a server that hangs has had its time after one of them
         for pause in patience:
             try:
                 return getattr(self._client.get(), operation)(**parameters)
             except Exception as error:
-                if not _may_pass(error):
+                if not _may_pass(error) or time.monotonic() > end:
                     raise
                 LOG.info("an S3 server fails, %s is repeated in %g s: %s", operation, pause, _summary(error))
             time.sleep(pause)
@@ -216,7 +219,7 @@ class S3Bucket:
 
     def is_own(self, url: str) -> bool:
         place = self.place(url)
-        host = url.partition("://")[2].rsplit("/", 2)[0].rpartition("@")[2]
+        host = without_keys(url).partition("://")[2].partition("/")[0]
         return place is not None and place.bucket == self._bucket and host.lower() == self._host.lower()
 
     def url(self, key: str) -> str:
@@ -265,7 +268,7 @@ class S3Bucket:
             undoing = asyncio.ensure_future(upload.undo())
             self._undoing.add(undoing)
             undoing.add_done_callback(self._undoing.discard)
-            await asyncio.shield(undoing)
+            await asyncio.wait([undoing], timeout=UNDO_SECONDS)
             raise
 
     async def remove(self, place: Place) -> None:

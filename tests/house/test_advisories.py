@@ -48,6 +48,8 @@ ADVISORIES = (
     "ossn_0092",
     "ossn_0105",
     "list_cached_nodes_2026",
+    "s3_bug_2095304",
+    "s3_secret_with_a_slash",
 )
 
 
