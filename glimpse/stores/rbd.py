@@ -13,6 +13,7 @@ import configparser
 import errno
 import logging
 import os
+import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
@@ -74,7 +75,7 @@ class RbdStore:
             "fsid": _fsid_in(conf or os.environ.get("CEPH_CONF") or "/etc/ceph/ceph.conf"),
         }
         self._checking: asyncio.Task[None] | None = None
-        self.open_images = 0
+        self.open_images: set[object] = set()  # whoever has one; while there are any, the connection must stay
 
     async def _connected(self) -> Connection:
         connection = await self.cluster.connected()
@@ -293,7 +294,7 @@ class OpenImage:
             if self._closed:
                 return
             self._image = self._store.rbd.Image(ioctx, name, snapshot=snapshot, read_only=True)
-            self._store.open_images += 1
+            self._store.open_images.add(self)
             self.size = self._image.size()
 
     async def stream(self, offset: int, length: int | None) -> AsyncIterator[bytes]:
@@ -320,7 +321,7 @@ class OpenImage:
     def _close(self) -> None:
         with self._lock:
             if self._image is not None:
-                self._store.open_images -= 1
+                self._store.open_images.discard(self)
                 self._image.close()
 
 
@@ -355,7 +356,7 @@ class _Upload:
             rbd.create(ioctx, self._name, size, self._store.order, old_format=False, features=features)
             self._created = True
             self._image = self._store.rbd.Image(ioctx, self._name)
-            self._store.open_images += 1
+            self._store.open_images.add(self)
             self._room = size
 
     async def add(self, block: bytes) -> None:
@@ -413,7 +414,7 @@ class _Upload:
     def _close(self) -> None:
         if self._image is not None:
             image, self._image = self._image, None
-            self._store.open_images -= 1
+            self._store.open_images.discard(self)
             image.close()
 
     async def drop(self) -> None:
@@ -457,8 +458,8 @@ def _fsid_in(conf: str) -> str | None:
     parser = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
     try:
         parser.read(conf)
-        return parser.get("global", "fsid")
-    except configparser.Error:
+        return str(uuid.UUID(parser.get("global", "fsid").split()[0]))
+    except (configparser.Error, ValueError, LookupError, AttributeError):
         return None
 
 

@@ -158,7 +158,8 @@ def _conf(folder: Path, fsid: str, addresses: str, room: int) -> str:
         "mon data avail warn": 1,
         "mon data avail crit": 1,
         "paxos propose interval": 0.05,  # each snapshot waits for it
-        "osd client watch timeout": 5,  # seconds until a client that was killed is taken for dead
+        "objecter tick interval": 1,  # seconds after which clients say that they are there,
+        "osd client watch timeout": 4,  # and without that are taken for dead
         "osd objectstore": "memstore",
         "memstore device bytes": room,
         "osd fast shutdown": "false",  # else memstore has no time to write down what it has

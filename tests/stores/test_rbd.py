@@ -278,7 +278,10 @@ async def ticks(worst: list[float]) -> None:
 
 
 @pytest.mark.parametrize("fault", ["stopped", "frozen"])
-async def test_a_cluster_that_goes_away_and_comes_back(store: RbdStore, ceph: Ceph, image_id: str, fault: str) -> None:
+async def test_a_cluster_that_goes_away_and_comes_back(
+    store: RbdStore, ceph: Ceph, image_id: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glimpse.stores.rbd.MARGIN", 3)
     content, worst = secrets.token_bytes(30 * BLOCK), [0.0]
     ticking = asyncio.create_task(ticks(worst))
     kept = await store.put(str(uuid.uuid4()), blocks(content), None)
