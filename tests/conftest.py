@@ -150,7 +150,7 @@ def moto(rig_folder: Path) -> Iterator[Moto]:
 
 @pytest.fixture(scope="session")
 def azurite(rig_folder: Path) -> Iterator[Azurite]:
-    """The Azurite of this run. Who stops it starts it again."""
+    """The Azurite of this run. Nobody stops this one: what it was told last is not on its disk yet."""
     yield from _running(Azurite(rig_folder / "azurite"))
 
 

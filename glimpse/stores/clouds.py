@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 TOKEN = "glimpseupload"  # noqa: S105  the name of metadata that tells whose upload made an object
+RETRIES = 9  # with pauses from 0.2 s on that double, up to 10 s
 UNKNOWN_PART = 32 * MIB  # of images whose size nobody has said: enough for 10,000 parts to hold 312 GiB
 
 
@@ -61,7 +62,7 @@ class Client:
             "timeout": 8 * second if once else datetime.timedelta(days=30),
         }
         tries: RetryConfig = {
-            "max_retries": 0 if once else 5,
+            "max_retries": 0 if once else RETRIES,
             "retry_timeout": 8 * second if once else minute,
             "backoff": {"init_backoff": 0.2 * second, "max_backoff": 10 * second, "base": 2},
         }
@@ -138,14 +139,15 @@ class CloudBucket:
         try:
             await asyncio.shield(sending)
         except BaseException as error:
+            failed = feed.failed
             undoing = asyncio.ensure_future(self._undo(key, feed, token, sending))
             self._undoing.add(undoing)
             undoing.add_done_callback(self._undoing.discard)
             await asyncio.wait([undoing], timeout=UNDO_SECONDS)
             if not isinstance(error, Exception):
                 raise
-            if feed.failed is not None:
-                raise feed.failed from None
+            if failed is not None:
+                raise failed from None
             translated = _translated(error)
             raise (Unavailable(NO_BUCKET) if isinstance(translated, NotFound) else translated) from error
         return feed.count
@@ -353,6 +355,8 @@ def _translated(error: Exception) -> Exception:
     if isinstance(error, PreconditionError):
         return Conflict(CHANGED)
     status = _status(error)
+    if status == 404:
+        return NotFound(NOT_HERE)
     LOG.warning("an object store fails: %s", _summary(error))
     if status in (413, 507):
         return StoreFull(FULL)
