@@ -147,7 +147,12 @@ class TenantSwift:
             return None
         if any(each in (".", "..") for each in parts) or any(mark in rest for mark in "?#\\% "):
             return None
-        return _Found(f"{SCHEMES[scheme]}://{'/'.join(parts[:-2])}", parts[-2], parts[-1])
+        storage_url = f"{SCHEMES[scheme]}://{'/'.join(parts[:-2])}"
+        try:
+            URL(storage_url).origin()
+        except ValueError:
+            return None
+        return _Found(storage_url, parts[-2], parts[-1])
 
     async def require_swift(self, storage_url: str, asked: _Grants) -> None:
         """Raise `NotFound` where no Swift of the catalog is: a token must not go there."""
@@ -218,7 +223,7 @@ class _OwnersSwift:
             await self._store.objects.remove_all(login, container, "")
             await self._store.objects.remove_container(login, container)
         finally:
-            await login.close()
+            await asyncio.shield(login.close())
 
     async def share(self, url: str, public: bool, readers: Sequence[str]) -> None:
         acls = {
@@ -245,7 +250,10 @@ class _OwnersSwift:
         if deputy is None:
             LOG.error(ALONE)
             raise Unavailable(NOBODY)
-        return _OwnersLogin(deputy, self._owner)
+        return self._as(deputy)
+
+    def _as(self, deputy: ServiceLogin | CallerLogin) -> Login:
+        return _OwnersLogin(deputy, self._owner, bool(self._store.keystone.reach.endpoint))
 
     async def _at(self, url: str, call: Callable[[Place], Awaitable[T]]) -> T:
         """A call at a location: by the caller, and where Swift does not let that in by the service's own user.
@@ -270,14 +278,14 @@ class _OwnersSwift:
         if not await self._is_home(found, service):
             LOG.warning("a location is not in the account of its image's owner, and is left alone")
             raise NotFound(MISSING)
-        return await call(Place(_OwnersLogin(service, self._owner), found.container, found.name))
+        return await call(Place(self._as(service), found.container, found.name))
 
     async def _is_home(self, found: _Found, service: ServiceLogin) -> bool:
         """Whether a place is one that `put` makes for the owner.
 
         Else whoever may name a place could have the service read, and erase, what is somebody else's.
         """
-        home = (await _OwnersLogin(service, self._owner).account()).storage_url
+        home = (await self._as(service).account()).storage_url
         return found.storage_url == home and found.container == self._container(found.name)
 
     async def _drop(self, login: Login, container: str) -> None:
@@ -292,17 +300,23 @@ class _OwnersSwift:
 class _OwnersLogin:
     """Somebody else's token in the account of a project: its own storage URL with the other project's id."""
 
-    def __init__(self, deputy: ServiceLogin | CallerLogin, owner: str | None) -> None:
+    def __init__(self, deputy: ServiceLogin | CallerLogin, owner: str | None, fixed: bool) -> None:
+        """`fixed` where one storage URL is for all projects (`swift_store_endpoint`)."""
         self._deputy = deputy
         self._owner = owner
+        self._fixed = fixed
 
     async def account(self) -> Account:
         grant = await self._deputy.grant()
         url = grant.account().storage_url
-        if self._owner is not None and grant.project is not None:
-            base, _, account = url.rpartition("/")
-            url = f"{base}/{account.replace(grant.project, self._owner)}"
-        return Account(url, grant.token)
+        if self._owner is None or self._owner == grant.project or self._fixed:
+            return Account(url, grant.token)
+        base, _, account = url.rpartition("/")
+        if not grant.project or grant.project not in account:
+            LOG.error("the storage URL of the Swift store's user does not end with a project's id, so that it leads to"
+                      " nobody else's account")  # fmt: skip
+            raise Unavailable(NOBODY)
+        return Account(f"{base}/{account.replace(grant.project, self._owner)}", grant.token)
 
     async def renewed(self, old: Account) -> Account:
         await self._deputy.renewed(old)

@@ -6,6 +6,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from tests.black_box.image_api import ImageApi
 from tests.conftest import ServiceFactory
 from tests.rig.keystone import PASSWORD, SERVICE_USER, Keystone
 from tests.rig.process import wait_for
-from tests.rig.services import Glimpse
+from tests.rig.services import Glance, Glimpse
 from tests.rig.swift import RESELLER_ROLE, KeystoneSwift
 
 MIB = 1 << 20
@@ -80,6 +81,7 @@ def options(keystone: Keystone) -> dict[str, dict[str, object]]:
         "glance_store": {"default_backend": "sw"},
         "sw": {
             "swift_store_multi_tenant": "true",
+            "swift_store_container": "glance",
             "swift_store_create_container_on_put": "true",
             "swift_store_auth_address": f"{keystone.url}/v3",
             "swift_store_user": f"service:{SERVICE_USER}",
@@ -284,3 +286,27 @@ def test_nobody_elses_bytes_by_a_location(
         assert f'"HEAD /v1/AUTH_x/glance_{other}' not in cloud.service.logs
         assert cloud.reads(secret, "demo") == 200
         cloud.api("demo").delete(secret)
+
+
+def test_glance_reads_what_is_stored_here_and_the_other_way_round(
+    glimpse_service: ServiceFactory[Glimpse], glance_service: ServiceFactory[Glance], keystone: Keystone,
+    keystone_swift: KeystoneSwift, service_folder: Path,
+) -> None:  # fmt: skip
+    """Both on the same database: small and large images, of owners and for others, and deleted by the other one."""
+    sections = options(keystone)
+    sections["database"] = {"connection": f"sqlite:///{service_folder}/shared.sqlite"}
+    with reseller(keystone):
+        ours = Cloud(glimpse_service(sections), keystone, keystone_swift)
+        glance = glance_service(sections)
+        theirs = Cloud(ours.service, keystone, keystone_swift)
+        theirs.service = glance  # type: ignore[assignment]
+        for maker, other in ((ours, theirs), (theirs, ours)):
+            # Whole segments: Glance announces the last one as if it were one, and Swift waits for the rest.
+            for content in (BODY, secrets.token_bytes(6 * 1000 * 1024)):
+                image = maker.api("demo").create(disk_format="raw", container_format="bare", visibility="community")
+                maker.api("demo").upload(image, content)
+                for who in ("demo", "alt"):
+                    assert other.api(who).download(image) == content
+                assert ours.acl(image) == "*:*"
+                other.api("demo").delete(image)
+                assert ours.containers() == []
