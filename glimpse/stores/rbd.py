@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote
 
 from oslo_config import cfg
 
-from glimpse.errors import Conflict, GlimpseError, NotFound, SettingsError, Unavailable, Unconfigured
+from glimpse.errors import Conflict, Forbidden, GlimpseError, NotFound, SettingsError, Unavailable, Unconfigured
 from glimpse.stores.ceph import LONG, MARGIN, Cluster, Connection, load
 from glimpse.stores.driver import BLOCK, HOLE, Facts, Stored
 
@@ -136,7 +136,11 @@ class RbdStore:
         await self.cluster.run_for(LONG, self._delete, await self._connected(), url)
 
     def _delete(self, connection: Connection, url: str) -> None:
-        _, pool, name, snapshot = _parse(url)
+        fsid, pool, name, snapshot = _parse(url)
+        if fsid not in (None, self.cluster.fsid):
+            # It can be read, as with Glance: perhaps its cluster was replaced. But so can a location lead to the bytes
+            # of another image, under a name by which nobody notices.
+            raise Forbidden("The image data is in another cluster.")
         with self.pool_of(connection, pool) as ioctx:
             self.remove(connection, ioctx, name, snapshot)
 
@@ -159,7 +163,9 @@ class RbdStore:
                 removed = True
         try:
             rbd.RBD().remove(ioctx, name)
-        except rbd.ImageHasSnapshots:
+        except rbd.ImageHasSnapshots as error:
+            if snapshot is None:
+                raise Conflict("The image data is in use.") from error  # an image of ours, by the wrong name
             rbd.RBD().trash_move(ioctx, name)
         except rbd.ImageBusy:
             if removed:
@@ -442,14 +448,19 @@ def _blocks(data: bytes) -> Iterator[bytes]:
 
 
 def _parse(url: str) -> tuple[str | None, str | None, str, str | None]:
-    """Cluster, pool, image and snapshot of a location; an old one has nothing but the image."""
+    """Cluster, pool, image and snapshot of a location; an old one has nothing but the image.
+
+    What needs no escape may have none: the same place must not have two names.
+    """
     scheme, _, rest = url.partition("://")
     parts = rest.split("/")
     if scheme != "rbd" or not url.isascii() or len(parts) not in (1, 4) or not all(parts):
         raise NotFound("The location is not one of an RBD store.")
     if len(parts) == 1:
         return None, None, parts[0], None
-    fsid, pool, name, snapshot = map(unquote, parts)
+    fsid, pool, name, snapshot = plain = [unquote(part) for part in parts]
+    if any("%" in part and quote(name, safe="") != part for part, name in zip(parts, plain, strict=True)):
+        raise NotFound("The location is not one of an RBD store.")
     return fsid, pool, name, snapshot
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from glimpse.errors import Conflict, NotFound, SettingsError, StoreFull, Unavailable, Unconfigured
+from glimpse.errors import Conflict, Forbidden, NotFound, SettingsError, StoreFull, Unavailable, Unconfigured
 from glimpse.stores.conformance import Harness, ReadableStore, WritableStore, blocks, read
 from glimpse.stores.driver import BLOCK, HOLE
 from glimpse.stores.rbd import OPTIONS, RbdStore
@@ -24,7 +24,6 @@ from tests.rig.ceph import POOL, Ceph
 from tests.rig.process import free_port
 
 DEFAULTS: dict[str, Any] = {option.dest: option.default for option in OPTIONS}
-MISSING = f"rbd://{uuid.uuid4()}/{POOL}/{uuid.uuid4()}/snap"
 
 
 def make(ceph: Ceph, **options: Any) -> RbdStore:
@@ -46,7 +45,7 @@ async def harness_of(store: RbdStore, ceph: Ceph, folder: Path) -> Harness:
         images = json.loads(ceph.rbd("ls", POOL, "--format", "json"))
         return len([name for name in images if not name.startswith("placed-")])
 
-    return Harness(store, place, MISSING, leftovers)
+    return Harness(store, place, f"rbd://{ceph.fsid}/{POOL}/{uuid.uuid4()}/snap", leftovers)
 
 
 class TestRbdStore(ReadableStore, WritableStore):
@@ -131,7 +130,18 @@ async def test_locations_of_old_times_name_the_image_only(store: RbdStore, ceph:
 
 
 @pytest.mark.parametrize(
-    "url", ["rbd://", "rbd://a/b", "rbd://a/b/c", "rbd://a/b//d", "rbd://a/b/c/d/e", "rbd://ä", "RBD:/x", "file:///x"]
+    "url",
+    [
+        "rbd://",
+        "rbd://a/b",
+        "rbd://a/b/c",
+        "rbd://a/b//d",
+        "rbd://a/b/c/d/e",
+        "rbd://ä",
+        "rbd://a/%62/c/d",
+        "RBD:/x",
+        "file:///x",
+    ],
 )
 async def test_locations_that_are_none(store: RbdStore, url: str) -> None:
     assert not store.owns(url)
@@ -139,6 +149,16 @@ async def test_locations_that_are_none(store: RbdStore, url: str) -> None:
         await store.open(url)
     with pytest.raises(NotFound):
         await store.delete(url)
+
+
+async def test_an_image_is_not_deleted_by_another_name(store: RbdStore, ceph: Ceph, image_id: str) -> None:
+    stored = await store.put(image_id, blocks(b"x"), None)
+    with pytest.raises(Forbidden):
+        await store.delete(f"rbd://{uuid.uuid4()}/{POOL}/{image_id}/snap")
+    with pytest.raises(Conflict):
+        await store.delete(f"rbd://{image_id}")
+    assert await read(store, stored.url) == b"x"
+    await store.delete(stored.url)
 
 
 async def test_owns_what_is_in_its_pool_of_its_cluster(store: RbdStore, ceph: Ceph) -> None:
@@ -470,7 +490,7 @@ async def test_an_address_where_nobody_is(ceph: Ceph, conf: Path) -> None:
     text = [line for line in conf.read_text().splitlines() if not line.startswith("mon host")]
     conf.write_text("\n".join([*text, "[global]", f"mon host = 127.0.0.1:{free_port()}", ""]))
     store = make(ceph, rbd_store_ceph_conf=str(conf), rados_connect_timeout=1)
-    for call in (store.put("x", blocks(b"x"), 1), store.open(MISSING), store.delete(MISSING), store.check()):
+    for call in (store.put("x", blocks(b"x"), 1), store.open("rbd://x"), store.delete("rbd://x"), store.check()):
         with pytest.raises(Unavailable):
             await call
     await store.close()
