@@ -8,12 +8,12 @@ as well, where their Keystone is one of the configuration.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from hmac import compare_digest
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,6 +24,7 @@ from glimpse.stores.driver import Facts, Reader, Stored
 from glimpse.stores.swift_auth import Keystone, Reach, Reference, ServiceLogin, references
 from glimpse.stores.swift_objects import MISSING, Objects, Place, url_of
 from glimpse.stores.swift_tenants import TenantSwift
+from glimpse.stores.swift_uploads import Uploads
 
 LOG = logging.getLogger(__name__)
 
@@ -61,10 +62,11 @@ class SwiftStore:
         self._present: set[str] = set()  # containers
         self._keys: dict[str, tuple[float, str]] = {}
         self._objects = Objects(options, where)
+        self._uploads = Uploads(self._objects, options)
         self.details: Mapping[str, Any] = {
             "container": self._container,
-            "large_object_size": self._objects.large,
-            "large_object_chunk_size": self._objects.segment,
+            "large_object_size": self._uploads.large,
+            "large_object_chunk_size": self._uploads.segment,
         }
 
     def owns(self, url: str) -> bool:
@@ -76,13 +78,14 @@ class SwiftStore:
             mine = "@" in rest and self._reference_of(scheme, rest) == self._references[self._name]
             path = "/".join(rest.split("/")[-2:])
         container, _, name = path.partition("/")
-        return mine and bool(name) and container in (self._container, self._container_of(name))
+        named = bool(name) and "/" not in name
+        return mine and named and container in (self._container, self._container_of(name))
 
     async def put(self, image_id: str, blocks: AsyncIterator[bytes], size: int | None) -> Stored:
         place = self._place_of(image_id)
         await self._require_container(place)
         try:
-            stored = await self._objects.put(place, blocks, size)
+            stored = await self._uploads.put(place, blocks, size)
         except NotFound as error:
             self._present.discard(place.container)
             raise Unavailable("The store's container is gone.") from error
@@ -125,11 +128,13 @@ class SwiftStore:
             headers = await self._objects.of_account(place.login)
             key = headers.get("X-Account-Meta-Temp-Url-Key") or headers.get("X-Account-Meta-Temp-Url-Key-2") or ""
             self._keys[account.storage_url] = time.monotonic() + KEYS_FOR, key
-        if not key:
+        can = (await self._objects.abilities(account.storage_url)).digests
+        digest = next((name for name in ("sha256", "sha512", "sha1") if name in can), None)
+        if not key or digest is None:
             LOG.info("the Swift account of the store has no key for temporary URLs")
             return None
         target, ends = url_of(account.storage_url, place), int(time.time()) + seconds
-        signed = hmac.new(key.encode(), f"GET\n{ends}\n{target.raw_path}".encode(), hashlib.sha256).hexdigest()
+        signed = hmac.new(key.encode(), f"GET\n{ends}\n{target.raw_path}".encode(), digest).hexdigest()
         return str(target.with_query(temp_url_sig=signed, temp_url_expires=str(ends)))
 
     async def close(self) -> None:
@@ -164,7 +169,7 @@ class SwiftStore:
         """What a location names. Raises `NotFound`."""
         scheme, _, rest = url.partition("://")
         parts = rest.split("/")
-        if scheme not in SCHEMES or len(parts) < 3 or not all(parts) or not url.isprintable():
+        if scheme not in SCHEMES or len(parts) < 3 or not all(parts) or not url.isprintable() or {".", ".."} & {*parts}:
             raise NotFound(MISSING)
         reference = self._references.get(parts[0]) if scheme == "swift+config" else self._reference_of(scheme, rest)
         if reference is None or (scheme == "swift+config" and len(parts) != 3):
@@ -175,8 +180,8 @@ class SwiftStore:
     def _reference_of(self, scheme: str, rest: str) -> Reference | None:
         """The user in a location with credentials inside (Glance's), if its Keystone is one that is configured.
 
-        A user of the configuration has its key from there: it may be another one by now. Else whoever may name a place
-        would send the service to any host.
+        Else whoever may name a place would send the service to any host. The key is always that of the location: with
+        a configured one in its stead a user's name would be enough to reach all images.
         """
         credentials, at, where = rest.partition("@")
         user, colon, key = unquote(credentials).rpartition(":")
@@ -186,16 +191,22 @@ class SwiftStore:
         same = [each for each in self._references.values() if _address(each.auth_address) == address]
         if ":" not in user or not same:
             return None
-        known = next((each for each in same if each.user == user), None)
-        return known or replace(same[0], user=user, key=key, application_credential_id="")
+        known = (each for each in same if each.user == user and compare_digest(each.key.encode(), key.encode()))
+        domains = {} if same[0].user else {"user_domain_id": "default", "project_domain_id": "default"}
+        named = replace(same[0], user=user, key=key, application_credential_id="", **domains)
+        return next(known, named)
 
     def _login(self, reference: Reference) -> ServiceLogin:
-        if reference not in self._logins:
-            address = reference.auth_address
-            if address not in self._keystones:
-                self._keystones[address] = Keystone(address, self._reach)
-            self._logins[reference] = ServiceLogin(reference, self._keystones[address])
-        return self._logins[reference]
+        known = self._logins.get(reference)
+        if known is not None:
+            return known
+        address = reference.auth_address
+        if address not in self._keystones:
+            self._keystones[address] = Keystone(address, self._reach)
+        made = ServiceLogin(reference, self._keystones[address])
+        if reference in self._references.values():  # any number of others may stand in locations
+            self._logins[reference] = made
+        return made
 
 
 def _address(address: str) -> str:

@@ -1,17 +1,14 @@
-"""Objects in Swift, as a `swift_auth.Login` reaches them: what every Swift store has in common (spec 4.4).
-
-An image is one object; a large one, or one whose size is not known before, is segments `<object>-00001`, … beside a
-manifest without bytes (a dynamic large object of the Object Storage API). What is read is the object, and that comes
-last, so there is all of an image or nothing.
-"""
+"""Objects in Swift, as a `swift_auth.Login` reaches them: what every Swift store has in common but uploads."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import re
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
@@ -20,9 +17,9 @@ import aiohttp
 from oslo_config import cfg
 from yarl import URL
 
-from glimpse.errors import Conflict, Duplicate, Forbidden, GlimpseError, NotFound, SettingsError, StoreFull, Unavailable
+from glimpse.errors import Conflict, Forbidden, GlimpseError, NotFound, SettingsError, StoreFull, Unavailable
 from glimpse.stores.driver import BLOCK
-from glimpse.stores.swift_auth import Login
+from glimpse.stores.swift_auth import Account, Login
 
 LOG = logging.getLogger(__name__)
 
@@ -63,10 +60,9 @@ READ_TIMEOUT = 60  # seconds without a byte
 PAUSES = (0.2, 1.0, 3.0)  # seconds before a request is sent again that may be
 AT_ONCE = 8  # segments that are deleted at the same time
 BUFFER = 1 << 20  # bytes of an answer that wait to be taken
-UNIT = 1000 * 1024  # bytes that the options about sizes count in, as in Glance
+ABILITIES_FOR = 300.0  # seconds that a cluster's abilities are remembered
 
 AWAY = "The store does not answer now; try again in a moment."
-TAKEN = "The store holds data for this image already."
 MISSING = "The store has no data there."
 DENIED = "The store does not let the service do this."
 FULL = "The store has no room left."
@@ -85,108 +81,25 @@ class Place:
         return Place(self.login, self.container, name)
 
 
+@dataclass(frozen=True)
+class Abilities:
+    """What a cluster says it can do: the bytes of an object at most, the segments of a static large object at most (0:
+    it has none), and the digests that temporary URLs may be signed with."""
+
+    largest: int = 5 << 30
+    segments: int = 0
+    digests: tuple[str, ...] = ("sha256",)
+
+
 class Objects:
     """Requests to Swift. Any number at once within one event loop; connections are kept and used again."""
 
     def __init__(self, options: Mapping[str, Any], where: str) -> None:
         """Raises `SettingsError`."""
         self._tls = _tls(options, where)
-        self.large = options["swift_store_large_object_size"] * UNIT
-        self.segment = options["swift_store_large_object_chunk_size"] * UNIT
         self._resumes = max(options["swift_store_retry_get_count"], len(PAUSES))
         self._session: aiohttp.ClientSession | None = None
-        self._writing: set[tuple[str, str, str]] = set()
-
-    # --- writing -----------------------------------------------------------------------------------------------------
-
-    async def put(self, place: Place, blocks: AsyncIterator[bytes], size: int | None) -> int:
-        """Make the object of `blocks`; the number of bytes. A failure of `blocks` passes through unchanged.
-
-        Raises `Duplicate`, `NotFound` (no such container), `StoreFull`, `Unavailable`.
-        """
-        account = await place.login.account()
-        key = (account.storage_url, place.container, place.name)
-        if key in self._writing:
-            raise Duplicate(TAKEN)
-        self._writing.add(key)
-        try:
-            if await self._exists(place):
-                raise Duplicate(TAKEN)
-            source = _Source(blocks)
-            if size is not None and size < self.large:
-                return await self._put_whole(place, source, size)
-            return await self._put_in_segments(place, source, size)
-        except Forbidden as error:
-            raise Unavailable(error.message) from error
-        finally:
-            self._writing.discard(key)
-
-    async def _put_whole(self, place: Place, source: _Source, size: int) -> int:
-        try:
-            await self._send(place, source, size, {"If-None-Match": "*"})
-        except Duplicate:
-            raise
-        except BaseException:
-            # The server may have all of it, although its answer is lost.
-            await asyncio.shield(self._clean(place, []))
-            raise
-        return source.sent
-
-    async def _put_in_segments(self, place: Place, source: _Source, size: int | None) -> int:
-        made: list[str] = []
-        try:
-            while await source.more():
-                name = f"{place.name}-{len(made) + 1:05d}"
-                made.append(name)
-                length = None if size is None else min(self.segment, size - source.sent)
-                await self._send(place.beside(name), source.first(self.segment), length, {})
-            manifest = quote(f"{place.container}/{place.name}-")
-            await self._send(place, _Source(_nothing()), 0, {"X-Object-Manifest": manifest, "If-None-Match": "*"})
-        except Duplicate:
-            await asyncio.shield(self._clean(None, [place.beside(name) for name in made]))
-            raise
-        except BaseException:
-            await asyncio.shield(self._clean(place, [place.beside(name) for name in made]))
-            raise
-        return source.sent
-
-    async def _send(self, place: Place, source: _Source, size: int | None, headers: Mapping[str, str]) -> None:
-        """One object. The server is asked before the first byte, so that another token costs nothing."""
-        length = {} if size is None else {"Content-Length": str(size)}
-        account = await place.login.account()
-        for last in (False, True):
-            try:
-                async with self._connected().put(
-                    url_of(account.storage_url, place), data=source.bytes() if size != 0 else b"", ssl=self._tls,
-                    headers={**headers, **length, "X-Auth-Token": account.token}, expect100=size != 0,
-                    allow_redirects=False,
-                ) as answer:  # fmt: skip
-                    status = answer.status
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                source.raise_own()
-                raise _away("PUT", error) from None
-            if status != 401 or last or source.touched:
-                break
-            account = await place.login.renewed(account)
-        source.raise_own()
-        if status == 412:
-            raise Duplicate(TAKEN)
-        _require(status, "PUT")
-
-    async def _clean(self, place: Place | None, segments: Sequence[Place]) -> None:
-        """Remove what a failed put has made; what stays is said in the log."""
-        for each in (*([place] if place else []), *segments):
-            try:
-                await self.remove(each)
-            except GlimpseError as error:
-                LOG.warning("an unfinished upload left %s in Swift: %s", each.name, error.message)
-
-    async def _exists(self, place: Place) -> bool:
-        try:
-            await self._ask("HEAD", place)
-        except NotFound:
-            return False
-        return True
+        self._abilities: dict[str, tuple[float, Abilities]] = {}
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -196,7 +109,11 @@ class Objects:
 
     async def stat(self, place: Place) -> int:
         """The number of bytes. Raises as `open`."""
-        return int((await self._ask("HEAD", place)).get("Content-Length", "0"))
+        return int((await self.facts(place)).get("Content-Length", "0"))
+
+    async def facts(self, place: Place) -> Mapping[str, str]:
+        """What Swift says of an object, as headers. Raises as `open`."""
+        return await self._ask("HEAD", place)
 
     async def stream(self, place: Place, first: int, end: int) -> AsyncIterator[bytes]:
         """The bytes from `first` to before `end`. A connection that breaks is made again. Raises as `open`."""
@@ -217,60 +134,75 @@ class Objects:
     async def _part(self, place: Place, first: int, end: int) -> AsyncIterator[bytes]:
         account = await place.login.account()
         for last in (False, True):
-            headers = {"X-Auth-Token": account.token, "Range": f"bytes={first}-{end - 1}"}
+            headers = {"Range": f"bytes={first}-{end - 1}"}
             try:
-                async with self._connected().get(
-                    url_of(account.storage_url, place), ssl=self._tls, headers=headers, allow_redirects=False
-                ) as answer:
+                async with self.request("GET", account, place, headers=headers) as answer:
                     if answer.status == 401 and not last:
                         account = await place.login.renewed(account)
                         continue
-                    _require(answer.status, "GET")
+                    if answer.status >= 300:
+                        raise refusal(answer.status, "GET")
                     if answer.status != 206:
                         raise Unavailable("The store does not answer a range with one.")
                     async for block in _blocks(answer.content):
                         yield block
                     return
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise _away("GET", error) from None
+                raise away("GET", error) from None
 
     # --- removing ----------------------------------------------------------------------------------------------------
 
     async def delete(self, place: Place) -> None:
         """Remove an object with its segments. Raises `NotFound`, `Forbidden`, `Unavailable`."""
-        headers = await self._ask("HEAD", place)
+        headers = await self.facts(place)
         if headers.get("X-Static-Large-Object", "").lower() == "true":
-            await self._ask("DELETE", place, {"multipart-manifest": "delete"})
-            return
+            await self.remove_places(await self._segments(place))
         manifest = unquote(headers.get("X-Object-Manifest", ""))
         if manifest:
             container, _, prefix = manifest.partition("/")
             await self.remove_all(place.login, container, prefix)
-        await self._ask("DELETE", place)
+        await self.remove(place)
+
+    async def _segments(self, place: Place) -> list[Place]:
+        """Those of a static large object; of one that is made of others, theirs as well, and these."""
+        found = []
+        for entry in await self._json(place, {"multipart-manifest": "get"}):
+            container, _, name = str(entry["name"]).lstrip("/").partition("/")
+            segment = Place(place.login, container, name)
+            if entry.get("sub_slo"):
+                found += await self._segments(segment)
+            found.append(segment)
+        return found
 
     async def remove(self, place: Place) -> None:
         """Remove one object; nothing there is fine. Raises `Forbidden`, `Unavailable`."""
         with contextlib.suppress(NotFound):
             await self._ask("DELETE", place)
 
+    async def remove_places(self, places: Iterable[Place]) -> None:
+        """Remove these objects, several at once. Raises as `remove`; some may be left then."""
+        left = iter(places)
+
+        async def work() -> None:
+            for place in left:
+                await self.remove(place)
+
+        for result in await asyncio.gather(*(work() for _ in range(AT_ONCE)), return_exceptions=True):
+            if result is not None:
+                raise result
+
     async def remove_all(self, login: Login, container: str, prefix: str) -> None:
         """Remove all objects whose names begin so. Raises `Forbidden`, `Unavailable`."""
-        turn = asyncio.Semaphore(AT_ONCE)
-
-        async def one(name: str) -> None:
-            async with turn:
-                await self.remove(Place(login, container, name))
-
         after = ""
         while names := await self.names(login, container, prefix, after):
-            await asyncio.gather(*map(one, names))
+            await self.remove_places(Place(login, container, name) for name in names)
             after = names[-1]
 
     async def names(self, login: Login, container: str, prefix: str, after: str = "") -> list[str]:
         """The first names in a container that begin so and come behind `after`. Raises `Forbidden`, `Unavailable`."""
         query = {"format": "json", "prefix": prefix, "marker": after}
         try:
-            return [entry["name"] for entry in await self._listed(login, container, query)]
+            return [entry["name"] for entry in await self._json(Place(login, container, ""), query)]
         except NotFound:
             return []
 
@@ -304,43 +236,77 @@ class Objects:
         if self._session is not None:
             await self._session.close()
 
-    async def _listed(self, login: Login, container: str, query: Mapping[str, str]) -> Any:
-        return (await self._request("GET", Place(login, container, ""), query, {}))[1]
+    async def abilities(self, storage_url: str) -> Abilities:
+        """What the cluster there can do; as little as any can where it does not say."""
+        url = re.sub(r"/v1(/.*)?$", "/info", storage_url)
+        until, known = self._abilities.get(url, (0.0, Abilities()))
+        if until < time.monotonic():
+            known = await self._info(url)
+            self._abilities[url] = time.monotonic() + ABILITIES_FOR, known
+        return known
 
-    async def _ask(
+    async def _info(self, url: str) -> Abilities:
+        limit = aiohttp.ClientTimeout(CONNECT_TIMEOUT)
+        try:
+            async with self._connected().get(url, ssl=self._tls, allow_redirects=False, timeout=limit) as answer:
+                said = await answer.json(content_type=None) if answer.status == 200 else {}
+            static, links = said.get("slo"), said.get("tempurl", {})
+            return Abilities(
+                int(said.get("swift", {}).get("max_file_size", Abilities.largest)),
+                0 if static is None else int(static.get("max_manifest_segments", 1000)),
+                tuple(map(str, links.get("allowed_digests", Abilities.digests))),
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, TypeError, AttributeError) as error:
+            LOG.info("Swift does not say what it can do: %s", type(error).__name__)
+            return Abilities()
+
+    def request(
         self,
         method: str,
+        account: Account,
         place: Place,
-        query: Mapping[str, str] | None = None,
+        *,
         headers: Mapping[str, str] | None = None,
-    ) -> Mapping[str, str]:
-        """The headers of the answer."""
-        return (await self._request(method, place, query or {}, headers or {}))[0]
+        query: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """One request, as it is; `more` as in aiohttp. Raises `aiohttp.ClientError`, `TimeoutError`, `OSError`."""
+        return self._connected().request(
+            method, url_of(account.storage_url, place).with_query(query), ssl=self._tls, allow_redirects=False,
+            headers={**(headers or {}), "X-Auth-Token": account.token}, **more,
+        )  # fmt: skip
 
-    async def _request(
+    async def _json(self, place: Place, query: Mapping[str, str]) -> Any:
+        """The body of the answer to a GET; an empty list where there is none."""
+        return (await self._answer("GET", place, query, {"Accept": "application/json"}))[1] or []
+
+    async def _ask(self, method: str, place: Place, headers: Mapping[str, str] | None = None) -> Mapping[str, str]:
+        """The headers of the answer."""
+        return (await self._answer(method, place, {}, headers or {}))[0]
+
+    async def _answer(
         self, method: str, place: Place, query: Mapping[str, str], headers: Mapping[str, str]
     ) -> tuple[Mapping[str, str], Any]:
-        """One without a body that may be sent again, until it is answered. Headers, and JSON where there is any."""
+        """That to a request without a body, which is sent again until there is one: headers, and JSON if asked for."""
         account, renewed = await place.login.account(), False
         pauses = iter(PAUSES)
         while True:
             try:
-                async with self._connected().request(
-                    method, url_of(account.storage_url, place).with_query(query), ssl=self._tls,
-                    headers={**headers, "X-Auth-Token": account.token}, allow_redirects=False,
-                ) as answer:  # fmt: skip
+                async with self.request(method, account, place, headers=headers, query=query) as answer:
                     status = answer.status
-                    body = await answer.json(content_type=None) if query.get("format") and status == 200 else None
+                    wanted = "Accept" in headers and status == 200
+                    body = await answer.json(content_type=None) if wanted else None
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-                failure = _away(method, error)
+                failure = away(method, error)
             else:
                 if status == 401 and not renewed:
                     account, renewed = await place.login.renewed(account), True
                     continue
-                if status not in (408, 429) and status < 500:
-                    _require(status, method)
+                if status < 300:
                     return answer.headers, body
-                failure = _away(method, None, status)
+                if not transient(status):
+                    raise refusal(status, method)
+                failure = away(method, None, status)
             pause = next(pauses, None)
             if pause is None:
                 raise failure
@@ -379,58 +345,6 @@ class ObjectReader:
         """Connections end with their streams."""
 
 
-class _Source:
-    """Blocks on their way into one or several objects. What the blocks raise is kept, as the client hides it."""
-
-    def __init__(self, blocks: AsyncIterator[bytes]) -> None:
-        self._blocks = blocks
-        self._left: memoryview | None = None  # of a block that did not go into the last object as a whole
-        self._limit: int | None = None
-        self._failure: BaseException | None = None
-        self.sent = 0
-        self.touched = False
-
-    def first(self, limit: int) -> _Source:
-        """The same, of which the next object gets so many bytes at most."""
-        self._limit, self.touched = limit, False
-        return self
-
-    async def more(self) -> bool:
-        """Whether there is another byte."""
-        while not self._left:
-            block = await anext(self._blocks, None)
-            if block is None:
-                return False
-            self._left = memoryview(block)
-        return True
-
-    async def bytes(self) -> AsyncIterator[bytes | memoryview]:
-        """What one object gets."""
-        left = self._limit
-        try:
-            while (left is None or left > 0) and await self.more():
-                assert self._left is not None
-                block = self._left if left is None else self._left[:left]
-                self.touched = True
-                self._left = self._left[len(block) :]
-                left = None if left is None else left - len(block)
-                self.sent += len(block)
-                yield block
-        except Exception as error:
-            self._failure = error
-            raise
-
-    def raise_own(self) -> None:
-        """Raise what the blocks have raised."""
-        if self._failure is not None:
-            raise self._failure
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    for block in iter(lambda: b"", b""):
-        yield block
-
-
 async def _blocks(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     """About 1 MiB each: many small ones are dear for whoever takes them."""
     parts: list[bytes] = []
@@ -451,24 +365,28 @@ def url_of(storage_url: str, place: Place) -> URL:
     return URL(f"{storage_url}/{path}" if path else storage_url, encoded=True)
 
 
-def _require(status: int, method: str) -> None:
-    """Raise what a status means."""
-    if status < 300:
-        return
+def transient(status: int) -> bool:
+    """Whether the same request may be answered in another way a moment later."""
+    return status in (408, 429) or (status >= 500 and status != 507)
+
+
+def refusal(status: int, method: str) -> GlimpseError:
+    """What a status says that is no success."""
     if status == 404:
-        raise NotFound(MISSING)
+        return NotFound(MISSING)
     if status == 409:
-        raise Conflict("The store is busy with these data.")
+        return Conflict("The store is busy with these data.")
     if status in (413, 507):
         LOG.error("Swift has no room: it answers %s with %d", method, status)
-        raise StoreFull(FULL)
+        return StoreFull(FULL)
     if status in (401, 403):
         LOG.error("Swift refuses %s with %d", method, status)
-        raise Forbidden(DENIED)
-    raise _away(method, None, status)
+        return Forbidden(DENIED)
+    return away(method, None, status)
 
 
-def _away(method: str, error: Exception | None, status: int = 0) -> Unavailable:
+def away(method: str, error: Exception | None, status: int = 0) -> Unavailable:
+    """What it means that there is no answer, or none that helps."""
     # Texts of errors may quote URLs, which name accounts; those of OSError are about addresses.
     reason = f"status {status}" if error is None else str(error) if isinstance(error, OSError) else type(error).__name__
     LOG.warning("Swift does not answer %s as it should: %s", method, reason)

@@ -42,6 +42,7 @@ from glimpse.stores.swift_auth import (
     references,
 )
 from glimpse.stores.swift_objects import MISSING, Objects, Place
+from glimpse.stores.swift_uploads import Uploads
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -91,12 +92,13 @@ class TenantSwift:
         self.keystone = Keystone(address, Reach.of(options))
         self.service = None if reference is None else ServiceLogin(reference, self.keystone)
         self.objects = Objects(options, where)
+        self.uploads = Uploads(self.objects, options)
         self.trusts: bool = options["swift_store_use_trusts"]
         self.writers = _list(options["swift_store_admin_tenants"])
         self.details: Mapping[str, Any] = {
             "container": self.container,
-            "large_object_size": self.objects.large,
-            "large_object_chunk_size": self.objects.segment,
+            "large_object_size": self.uploads.large,
+            "large_object_chunk_size": self.uploads.segment,
         }
         self._origins: frozenset[URL] = frozenset()
         self._of_nobody = _OwnersSwift(self, None, None)
@@ -187,7 +189,7 @@ class _OwnersSwift:
             acls = {"X-Container-Write": self._store.writers, "X-Container-Read": _list([self._owner or ""])}
             await objects.make_container(login, container, acls)
             try:
-                stored = await objects.put(Place(login, container, image_id), blocks, size)
+                stored = await self._store.uploads.put(Place(login, container, image_id), blocks, size)
             except Duplicate:
                 raise
             except BaseException:

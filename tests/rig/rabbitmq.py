@@ -35,7 +35,7 @@ class RabbitMQ:
         config = folder / "rabbitmq.conf"
         self.certificate = folder / "certificate.pem"
         self.tls_port = free_port()
-        key = _certify(self.certificate, user)
+        key = certify(self.certificate, user)
         config.write_text(
             f"default_user = {USER}\ndefault_pass = {PASSWORD}\nlog.console.level = warning\n"
             f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\nssl_options.keyfile = {key}\n"
@@ -96,7 +96,7 @@ class RabbitMQ:
         self.process.kill9()
 
 
-def _certify(certificate: Path, user: str | None) -> Path:
+def certify(certificate: Path, user: str | None) -> Path:
     """Make a certificate for 127.0.0.1 that signs itself; where its key is."""
     key = certificate.with_name("key.pem")
     subprocess.run(
