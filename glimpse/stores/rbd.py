@@ -39,7 +39,8 @@ OPTIONS: list[cfg.Opt] = [
 ]
 
 SNAPSHOT = "snap"
-AT_ONCE = 4  # chunks on their way to or from Ceph, in one upload or download
+AT_ONCE = 4  # chunks on their way to or from Ceph, in one upload or download,
+MEMORY = 256 << 20  # but so many bytes in all of them together, as far as each has at least one chunk or block
 GROWTH = 8 << 30  # bytes by which an image of unknown size grows at most at a time
 WATCH = 35.0  # seconds after which Ceph no longer takes a killed process for alive (osd_client_watch_timeout, and more)
 CHECK = 8.0  # seconds in which `check` has its answer
@@ -57,7 +58,7 @@ class RbdStore:
 
     def __init__(self, options: Mapping[str, Any], where: str) -> None:
         """`where` names the section. Raises `Unconfigured`, `SettingsError`."""
-        self.chunk = options["rbd_store_chunk_size"] << 20
+        self.chunk: int = options["rbd_store_chunk_size"] << 20
         self.order = self.chunk.bit_length() - 1  # rounded down, as Glance does
         if self.order > _LARGEST_ORDER:
             raise SettingsError(f"{where} rbd_store_chunk_size: {self.chunk >> 20}; allowed: 1 to 32 (MiB)")
@@ -126,6 +127,11 @@ class RbdStore:
             raise
         ioctx.set_osdmap_full_try()
         return ioctx
+
+    @property
+    def share(self) -> int:
+        """The bytes that one transfer may have on their way now."""
+        return min(AT_ONCE * self.chunk, MEMORY // max(1, len(self.open_images)))
 
     async def stat(self, url: str) -> int | None:
         reader = await self.open(url)
@@ -309,8 +315,10 @@ class OpenImage:
         reading = _OnTheWay(self._store)
         try:
             while offset < end or reading:
-                while offset < end and len(reading) < AT_ONCE:
-                    part = min(end - offset, self._store.chunk - offset % self._store.chunk)
+                share = self._store.share
+                step = min(self._store.chunk, max(BLOCK, share // AT_ONCE))
+                while offset < end and len(reading) < max(1, share // step):
+                    part = min(end - offset, step - offset % step)
                     await reading.begin(self._image.aio_read, offset, part)
                     offset += part
                 for block in _blocks(await reading.first() or b""):
@@ -391,7 +399,7 @@ class _Upload:
         if self.size > self._room:
             self._growth = min(self._growth * 2, GROWTH)
             await self._resize(max(self.size, self._room + self._growth))
-        if len(self._writing) >= AT_ONCE:
+        while self._writing and len(self._writing) >= self._store.share // self._store.chunk:
             await self._writing.first()
         await self._writing.begin(self._image.aio_write, data, self.size - len(data))
 

@@ -215,6 +215,23 @@ async def test_blocks_of_any_length(store: RbdStore, image_id: str) -> None:
     await store.delete(stored.url)
 
 
+async def test_many_transfers_share_the_memory(store: RbdStore, image_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glimpse.stores.rbd.MEMORY", 6 * BLOCK)
+    content = secrets.token_bytes(9 * BLOCK + 1)
+    stored = await store.put(image_id, blocks(content), None)
+    readers = [await store.open(stored.url) for _ in range(20)]
+    assert store.share < BLOCK
+    others = [f"{image_id}-{number}" for number in range(3)]
+    puts = await asyncio.gather(*(store.put(name, blocks(content), len(content)) for name in others))
+    for reader in readers:
+        assert b"".join([block async for block in reader.stream(0, None)]) == content
+        await reader.close()
+    assert store.share == 4 * BLOCK
+    for each in (stored, *puts):
+        assert await read(store, each.url) == content
+        await store.delete(each.url)
+
+
 # --- clones and snapshots of others ----------------------------------------------------------------------------------
 
 
