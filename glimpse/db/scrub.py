@@ -9,10 +9,12 @@ works. The other half of that promise is `check_at_rest`, asked by whoever begin
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import unquote
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -30,6 +32,7 @@ PAGE = 1000  # rows in one answer
 
 _PENDING = "pending_delete"
 _places = image_locations.c
+_ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE)
 _STORING = ("saving", "importing")  # bytes of such an image come into a store
 
 
@@ -158,14 +161,37 @@ def _is_marked(connection: Connection, image_id: str, names: Collection[str]) ->
 
 
 def is_shared(connection: Connection, image_id: str, url: str) -> bool:
-    """Whether another image, that is not deleted, has its bytes at the same place.
+    """Whether another image, that is not deleted for good, has its bytes at the same place.
 
-    Only asked for a place that is not named after its image, as all rows have to be looked at.
+    Most stores understand several URLs of one place. So one that names another image by its id is that image's, however
+    the rest is spelled; and so is one whose last part, if it is an id (Cinder's, of a volume), ends another's URL.
     """
+    named = _ids_in(url) - {image_id}
+    kept = sa.or_(image_table.c.deleted == sa.false(), image_table.c.status == _PENDING)
+    if named and connection.execute(sa.select(image_table.c.id).where(image_table.c.id.in_(named), kept)).first():
+        return True
+    if _is_named_after(image_id, url):
+        return False  # nobody looks at all rows for it
     others = sa.select(_places.value).where(_places.deleted == sa.false(), _places.image_id != image_id)
+    last = url.rpartition("/")[2]
+    end = last if _ids_in(last) == {last} else url
     if sealing.seal(connection, url) == url:
-        others = others.where(_places.value == url)  # for MariaDB in letters of either case
-    return any(sealing.readable(connection, text) == url for text in connection.execute(others).scalars())
+        others = others.where(_places.value.endswith(end, autoescape=True))  # for MariaDB in letters of either case
+    texts = (sealing.readable(connection, text) for text in connection.execute(others).scalars())
+    return any(text == url or (end != url and text.endswith(f"/{end}")) for text in texts)
+
+
+def is_own(image_id: str, url: str) -> bool:
+    """Whether a place can only be this image's, as far as its URL tells."""
+    return _is_named_after(image_id, url) and _ids_in(url) <= {image_id}
+
+
+def _is_named_after(image_id: str, url: str) -> bool:
+    return any(image_id in part for part in url.rsplit("/", 2)[-2:])
+
+
+def _ids_in(url: str) -> set[str]:
+    return set(_ID.findall(unquote(url)))
 
 
 def renew(connection: Connection, location: Location, claimed: datetime, now: datetime) -> datetime | None:

@@ -45,6 +45,7 @@ from glimpse.notifications import Notifications, stores_of_import
 from glimpse.settings import Settings
 from glimpse.stores.driver import LendingStore, LinkingStore, Stored
 from glimpse.stores.registry import ConfiguredStore, Stores
+from glimpse.stores.unusable import UnusableStore
 
 LOG = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -340,9 +341,11 @@ async def erase_place(database: Database, store: ConfiguredStore, image_id: str,
     Callers of the API may give a place to any number of images. Raises as `Store.delete`.
     """
     url = location.url
-    if not store.store.facts.writable:
-        return
-    if image_id not in url and await database.run(database.read, lambda c: scrub.is_shared(c, image_id, url)):
+    if not store.store.facts.writable and not isinstance(store.store, UnusableStore):
+        return  # one that is out of service, however, has bytes of ours, and is asked again when it is back
+    if not scrub.is_own(image_id, url) and await database.run(
+        database.read, lambda c: scrub.is_shared(c, image_id, url)
+    ):
         LOG.info("image %s: its bytes stay in store %s, as another image has them too", image_id, store.id)
         return
     await store.store.delete(url)

@@ -107,13 +107,19 @@ class Stores:
         return self._by_id.get(store_id)
 
     def holding(self, location: Location) -> ConfiguredStore | None:
-        """The store that a location belongs to: the one it names, or that has its place, or just knows its scheme."""
+        """The store that a location belongs to: the one it names, or that has its place, or just knows its scheme.
+
+        The last of these is a guess, which must not lead from a store that is not configured any more into another one:
+        there may be bytes of the same image under the same name.
+        """
         scheme = location.url.partition("://")[0].lower()
-        named = self._by_id.get(str(location.metadata.get("store", "")))
+        name = str(location.metadata.get("store", ""))
+        named = self._by_id.get(name)
         if named is not None and scheme in named.store.facts.schemes:
             return named
         knowing = (store for store in self._by_id.values() if scheme in store.store.facts.schemes)
-        return self.owning(location.url) or next(knowing, None)
+        guessed = (store for store in knowing if not name or not store.store.facts.writable)
+        return self.owning(location.url) or next(guessed, None)
 
     def owning(self, url: str) -> ConfiguredStore | None:
         """The store whose own place a URL is in (spec 3.4)."""

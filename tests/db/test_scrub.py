@@ -226,6 +226,40 @@ def test_places_that_two_images_have(synced: Database) -> None:
     assert is_shared(other.id)
 
 
+@pytest.mark.parametrize(
+    ("place", "alias"),
+    [
+        ("s3://host/images/{}", "s3://elsewhere/images/{}"),
+        ("s3://host/images/{}", "s3+https://{own}/images/{}"),
+        ("rbd://{fsid}/images/{}/snap", "rbd://{}"),
+        ("rbd://{fsid}/images/{}/snap", "rbd://{fsid}/images/%{}/{own}"),
+        ("cinder://cinder/{volume}", "cinder://{volume}"),
+    ],
+)
+def test_one_place_has_many_names(synced: Database, place: str, alias: str) -> None:
+    """Whoever may name places may name another image's in a way of his own; its bytes stay all the same."""
+    fixed = {"fsid": str(uuid.uuid4()), "volume": str(uuid.uuid4())}
+    owner, borrower = image(synced), image(synced)
+    own = place.format(owner.id, **fixed)
+    synced.write(lambda c: images.add_location(c, owner.id, Location(own, {}), THEN))
+    named = f"{ord(owner.id[0]):02x}{owner.id[1:]}" if "%" in alias else owner.id
+    url = alias.format(named, own=borrower.id, **fixed)
+
+    def is_shared(image_id: str, url: str) -> bool:
+        if scrub.is_own(image_id, url):
+            return False
+        return synced.read(lambda connection: scrub.is_shared(connection, image_id, url))
+
+    assert is_shared(borrower.id, url)
+    assert not is_shared(owner.id, own)
+    synced.write(lambda connection: images.delete(connection, owner, "pending_delete", THEN))
+    assert is_shared(borrower.id, url) or "volume" in alias
+    for waiting in due(synced):
+        synced.write(lambda c, at=waiting.location: images.erased(c, at))
+    synced.write(lambda c: scrub.finish(c, NOW, NOW))
+    assert not is_shared(borrower.id, url)
+
+
 def test_an_image_without_bytes_is_deleted(synced: Database) -> None:
     made, other = deleted(synced, "file:///a", "file:///b"), deleted(synced, "file:///c")
     first, second, _ = due(synced)

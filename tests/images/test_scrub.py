@@ -20,7 +20,8 @@ from glimpse.errors import Conflict, Forbidden, GlimpseError, NotFound, Unavaila
 from glimpse.images.import_lock import LOCK
 from glimpse.images.scrub import GIVE_UP_AFTER, Scrubber
 from glimpse.settings import Settings, load
-from glimpse.stores.registry import open_stores
+from glimpse.stores.registry import Stores, open_stores
+from glimpse.stores.unusable import UnusableStore
 from tests.db.opened import opened
 
 ADMIN = Context(is_admin=True)
@@ -244,6 +245,20 @@ async def test_bytes_of_two_images_go_with_the_last_of_them(scrubber: Scrubber, 
     delete(scrubber.database, owner)
     await scrubber.pass_once()
     assert left(tmp_path) == set()
+
+
+async def test_a_store_out_of_service_is_waited_for(scrubber: Scrubber, make: Make, tmp_path: Path) -> None:
+    """Its library may come back, and the bytes were there all the time."""
+    made = make("fs", "fast")
+    fast = scrubber.stores.get("fast")
+    assert fast is not None
+    unusable = replace(fast, store=UnusableStore("file", ("file", "filesystem")))
+    without = Stores([scrubber.stores.default, unusable], "fs", True)
+    delete(scrubber.database, made)
+    await Scrubber(scrubber.settings, scrubber.database, without).pass_once()
+    assert (left(tmp_path), status(scrubber, made)) == ({f"fast/{made.id}"}, "pending_delete")
+    await scrubber.pass_once()
+    assert (left(tmp_path), status(scrubber, made)) == (set(), "deleted")
 
 
 async def test_what_an_import_left_over(scrubber: Scrubber, make: Make, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from glimpse.domain.record import Location
 from glimpse.errors import Gone, Unavailable, Unconfigured
 from glimpse.settings import Settings, load
 from glimpse.stores import registry
@@ -51,6 +52,23 @@ async def test_a_store_that_lacks_something_is_out_of_service(
         await two.store.open("file:///x")
     with pytest.raises(Gone):
         await two.store.put("x", _nothing(), 0)
+    await stores.close()
+
+
+@pytest.mark.parametrize("settings", ["one"], indirect=True)
+async def test_a_store_that_is_gone_is_no_other(settings: Settings, tmp_path: Path) -> None:
+    """Images that were in both stores have bytes of the same name in the one that is left."""
+    stores = Stores([open_stores(settings).default], "one", True)
+    there, elsewhere = (tmp_path / "one" / "x").as_uri(), "file:///gone/x"
+
+    def found(url: str, **metadata: str) -> str | None:
+        store = stores.holding(Location(url, metadata))
+        return store and store.id
+
+    assert found(elsewhere, store="gone") is None
+    assert found(there, store="renamed") == "one"
+    assert found(elsewhere) == "one"
+    assert found(elsewhere, store="one") == "one"
     await stores.close()
 
 
