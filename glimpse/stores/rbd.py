@@ -129,7 +129,7 @@ class RbdStore:
         return ioctx
 
     @property
-    def share(self) -> int:
+    def portion(self) -> int:
         """The bytes that one transfer may have on their way now."""
         return min(AT_ONCE * self.chunk, MEMORY // max(1, len(self.open_images)))
 
@@ -315,9 +315,9 @@ class OpenImage:
         reading = _OnTheWay(self._store)
         try:
             while offset < end or reading:
-                share = self._store.share
-                step = min(self._store.chunk, max(BLOCK, share // AT_ONCE))
-                while offset < end and len(reading) < max(1, share // step):
+                portion = self._store.portion
+                step = min(self._store.chunk, max(BLOCK, portion // AT_ONCE))
+                while offset < end and len(reading) < max(1, portion // step):
                     part = min(end - offset, step - offset % step)
                     await reading.begin(self._image.aio_read, offset, part)
                     offset += part
@@ -399,7 +399,7 @@ class _Upload:
         if self.size > self._room:
             self._growth = min(self._growth * 2, GROWTH)
             await self._resize(max(self.size, self._room + self._growth))
-        while self._writing and len(self._writing) >= self._store.share // self._store.chunk:
+        while self._writing and len(self._writing) >= self._store.portion // self._store.chunk:
             await self._writing.first()
         await self._writing.begin(self._image.aio_write, data, self.size - len(data))
 

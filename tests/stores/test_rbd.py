@@ -18,7 +18,7 @@ import pytest
 
 from glimpse.errors import Conflict, Forbidden, NotFound, SettingsError, StoreFull, Unavailable, Unconfigured
 from glimpse.stores.conformance import Harness, ReadableStore, WritableStore, blocks, read
-from glimpse.stores.driver import BLOCK, HOLE
+from glimpse.stores.driver import BLOCK, HOLE, LendingStore, LinkingStore, PersonalStore, SharingStore
 from glimpse.stores.rbd import OPTIONS, RbdStore
 from tests.rig.ceph import POOL, Ceph
 from tests.rig.process import free_port
@@ -161,6 +161,11 @@ async def test_an_image_is_not_deleted_by_another_name(store: RbdStore, ceph: Ce
     await store.delete(stored.url)
 
 
+async def test_what_a_store_of_this_kind_can_do(store: RbdStore) -> None:
+    assert isinstance(store, LendingStore)
+    assert not isinstance(store, SharingStore | PersonalStore | LinkingStore)
+
+
 async def test_owns_what_is_in_its_pool_of_its_cluster(store: RbdStore, ceph: Ceph) -> None:
     assert store.details == {"chunk_size": BLOCK, "pool": POOL, "thin_provisioning": False, "fsid": ceph.fsid}
     assert store.owns(f"rbd://{ceph.fsid}/{POOL}/x/snap")
@@ -220,13 +225,13 @@ async def test_many_transfers_share_the_memory(store: RbdStore, image_id: str, m
     content = secrets.token_bytes(9 * BLOCK + 1)
     stored = await store.put(image_id, blocks(content), None)
     readers = [await store.open(stored.url) for _ in range(20)]
-    assert store.share < BLOCK
+    assert store.portion < BLOCK
     others = [f"{image_id}-{number}" for number in range(3)]
     puts = await asyncio.gather(*(store.put(name, blocks(content), len(content)) for name in others))
     for reader in readers:
         assert b"".join([block async for block in reader.stream(0, None)]) == content
         await reader.close()
-    assert store.share == 4 * BLOCK
+    assert store.portion == 4 * BLOCK
     for each in (stored, *puts):
         assert await read(store, each.url) == content
         await store.delete(each.url)
