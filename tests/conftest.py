@@ -19,12 +19,12 @@ from tests.rig.barbican import Barbican
 from tests.rig.ceph import Ceph
 from tests.rig.clients import Clients
 from tests.rig.databases import Galera, MariaDB, PostgreSQL
-from tests.rig.keystone import Keystone
+from tests.rig.keystone import SERVICE_USER, Keystone
 from tests.rig.memcached import Memcached
 from tests.rig.moto import Moto
 from tests.rig.rabbitmq import RabbitMQ
 from tests.rig.services import Glance, Glimpse, ImageService, Sections, config_text, one_store
-from tests.rig.swift import KeystoneSwift, Swift, SwiftStorage
+from tests.rig.swift import RESELLER_ROLE, KeystoneSwift, Swift, SwiftStorage
 
 Service = TypeVar("Service", bound=ImageService)
 SERVER_FIXTURES = frozenset({"rig_folder"})
@@ -134,6 +134,15 @@ def swift(rig_folder: Path, swift_storage: SwiftStorage) -> Iterator[Swift]:
 def keystone_swift(rig_folder: Path, swift_storage: SwiftStorage, keystone: Keystone) -> Iterator[KeystoneSwift]:
     """The Swift of this run that asks Keystone who somebody is. Who stops it starts it again."""
     yield from _running(KeystoneSwift(rig_folder / "swift-keystone", swift_storage, keystone))
+
+
+@pytest.fixture(scope="session")
+def swift_reseller(keystone: Keystone, keystone_swift: KeystoneSwift) -> None:
+    """Swift lets the service's own user into all accounts, as multi-tenant stores need it; for the rest of the run."""
+    (project,) = keystone.call("GET", "/projects?name=service")["projects"]
+    (user,) = keystone.call("GET", f"/users?name={SERVICE_USER}")["users"]
+    (role,) = keystone.call("GET", f"/roles?name={RESELLER_ROLE}")["roles"]
+    keystone.call("PUT", f"/projects/{project['id']}/users/{user['id']}/roles/{role['id']}")
 
 
 @pytest.fixture(scope="session")

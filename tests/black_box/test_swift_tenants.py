@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,7 +20,7 @@ from tests.conftest import ServiceFactory
 from tests.rig.keystone import PASSWORD, SERVICE_USER, Keystone
 from tests.rig.process import wait_for
 from tests.rig.services import Glance, Glimpse
-from tests.rig.swift import RESELLER_ROLE, KeystoneSwift
+from tests.rig.swift import KeystoneSwift
 
 MIB = 1 << 20
 BODY = secrets.token_bytes(3000)
@@ -63,8 +66,7 @@ class Cloud:
 
     def containers(self, project: str = "demo") -> list[str]:
         """Those of images in the account of a project."""
-        who = {"elsewhere": "stranger"}.get(project, project)
-        found = self.at_swift("GET", "", who, project, params={"format": "json", "prefix": "glance_"})
+        found = self.at_swift("GET", "", project, project, params={"format": "json", "prefix": "glance_"})
         return [each["name"] for each in found.json()] if found.status_code == 200 else []
 
     def image(self, who: str = "demo", **fields: Any) -> str:
@@ -77,7 +79,7 @@ class Cloud:
 def options(keystone: Keystone) -> dict[str, dict[str, object]]:
     """The sections of such a service."""
     return {
-        "DEFAULT": {"enabled_backends": "sw:swift", "workers": 1, "debug": "true"},
+        "DEFAULT": {"enabled_backends": "sw:swift", "workers": 1, "debug": "true", "show_multiple_locations": "true"},
         "glance_store": {"default_backend": "sw"},
         "sw": {
             "swift_store_multi_tenant": "true",
@@ -95,28 +97,16 @@ def options(keystone: Keystone) -> dict[str, dict[str, object]]:
     }
 
 
-@pytest.fixture
-def cloud(
-    glimpse_service: ServiceFactory[Glimpse], keystone: Keystone, keystone_swift: KeystoneSwift
-) -> Iterator[Cloud]:
-    with reseller(keystone):
-        yield Cloud(glimpse_service(options(keystone)), keystone, keystone_swift)
-
-
-class reseller:
-    """While the service's own user may act in all accounts."""
-
-    def __init__(self, keystone: Keystone) -> None:
-        project = keystone.call("GET", "/projects?name=service")["projects"][0]["id"]
-        user = keystone.call("GET", f"/users?name={SERVICE_USER}")["users"][0]["id"]
-        role = keystone.call("GET", f"/roles?name={RESELLER_ROLE}")["roles"][0]["id"]
-        self._keystone, self._path = keystone, f"/projects/{project}/users/{user}/roles/{role}"
-
-    def __enter__(self) -> None:
-        self._keystone.call("PUT", self._path)
-
-    def __exit__(self, *_: object) -> None:
-        self._keystone.call("DELETE", self._path)
+@pytest.fixture(scope="module")
+def cloud(rig_folder: Path, keystone: Keystone, keystone_swift: KeystoneSwift, swift_reseller: None) -> Iterator[Cloud]:
+    """One service for all tests of a file; who stops it starts it again."""
+    folder = Path(tempfile.mkdtemp(dir=rig_folder))
+    folder.chmod(0o755)
+    factory = ServiceFactory(Glimpse, folder)
+    try:
+        yield Cloud(factory(options(keystone)), keystone, keystone_swift)
+    finally:
+        factory.stop_all()
 
 
 def test_an_image_lives_and_dies_in_its_owners_account(cloud: Cloud) -> None:
@@ -179,23 +169,23 @@ def test_admins_act_in_the_owners_account(cloud: Cloud) -> None:
     assert cloud.containers() == []
 
 
+@pytest.mark.usefixtures("swift_reseller")
 def test_imports_and_the_scrubber_act_for_the_owner(
     glimpse_service: ServiceFactory[Glimpse], keystone: Keystone, keystone_swift: KeystoneSwift
 ) -> None:
     """Whoever works after the caller has gone."""
     sections = options(keystone)
     sections["DEFAULT"] |= {"delayed_delete": "true", "scrub_time": 1, "wakeup_time": 1}
-    with reseller(keystone):
-        cloud = Cloud(glimpse_service(sections), keystone, keystone_swift)
-        demo = cloud.api("demo")
-        image = demo.create(disk_format="raw", container_format="bare", visibility="community")
-        demo.ok("PUT", f"/v2/images/{image}/stage", data=BODY, headers={"Content-Type": "application/octet-stream"})
-        demo.ok("POST", f"/v2/images/{image}/import", json={"method": {"name": "glance-direct"}})
-        wait_for("the import", lambda: demo.show(image)["status"] == "active", 30)
-        wait_for("the store's list of readers", lambda: cloud.acl(image) == "*:*", 10)
-        assert cloud.api("alt").download(image) == BODY
-        demo.delete(image)
-        wait_for("the scrubber", lambda: cloud.containers() == [], 30)
+    cloud = Cloud(glimpse_service(sections), keystone, keystone_swift)
+    demo = cloud.api("demo")
+    image = demo.create(disk_format="raw", container_format="bare", visibility="community")
+    demo.ok("PUT", f"/v2/images/{image}/stage", data=BODY, headers={"Content-Type": "application/octet-stream"})
+    demo.ok("POST", f"/v2/images/{image}/import", json={"method": {"name": "glance-direct"}})
+    wait_for("the import", lambda: demo.show(image)["status"] == "active", 30)
+    wait_for("the store's list of readers", lambda: cloud.acl(image) == "*:*", 10)
+    assert cloud.api("alt").download(image) == BODY
+    demo.delete(image)
+    wait_for("the scrubber", lambda: cloud.containers() == [], 30)
 
 
 def test_a_store_that_is_away_hears_later_who_may_read(cloud: Cloud) -> None:
@@ -240,7 +230,7 @@ def test_without_rights_of_its_own_the_service_acts_by_its_callers(
 
 def test_an_upload_outlasts_its_token(cloud: Cloud) -> None:
     """The service's own rights are not needed for it: the caller trusts its user, for as long as it takes."""
-    with cloud.keystone.short_lived_token("demo", "demo", 5) as (token, _):
+    with cloud.keystone.short_lived_token("demo", "demo", 8) as (token, _):
         short = ImageApi(cloud.service.url, token)
         image = short.create(disk_format="raw", container_format="bare")
         content = secrets.token_bytes(3 * MIB)
@@ -262,32 +252,61 @@ def test_an_upload_outlasts_its_token(cloud: Cloud) -> None:
     assert cloud.containers() == []
 
 
-def test_nobody_elses_bytes_by_a_location(
-    glimpse_service: ServiceFactory[Glimpse], keystone: Keystone, keystone_swift: KeystoneSwift
-) -> None:
+def test_a_killed_upload_leaves_nothing(cloud: Cloud) -> None:
+    """Its caller has gone, and with it the token: the next process removes it with the service's own rights."""
+    demo = cloud.api("demo")
+    image = demo.create(disk_format="raw", container_format="bare")
+    killed = threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        while not killed.is_set():
+            yield bytes(MIB)
+            time.sleep(0.05)
+
+    def upload() -> None:
+        with contextlib.suppress(requests.RequestException):
+            headers = {"Content-Type": "application/octet-stream"}
+            cloud.api("demo").call("PUT", f"/v2/images/{image}/file", data=endless(), headers=headers)
+
+    uploading = threading.Thread(target=upload)
+    uploading.start()
+    try:
+        wait_for(
+            "the first segments", lambda: len(cloud.at_swift("GET", f"/glance_{image}", "demo").text.split()) > 2, 30
+        )
+    finally:
+        cloud.service.kill9()
+        killed.set()
+        uploading.join()
+    cloud.service.start()
+    wait_for("the sweep", lambda: demo.show(image)["status"] == "queued", 30)
+    assert cloud.containers() == []
+    demo.upload(image, BODY)
+    assert demo.download(image) == BODY
+    demo.delete(image)
+
+
+def test_nobody_elses_bytes_by_a_location(cloud: Cloud) -> None:
     """A place that a caller names is read with the caller's own rights, and a token goes to this cloud's Swift only."""
-    sections = options(keystone)
-    sections["DEFAULT"] |= {"show_multiple_locations": "true"}
-    with reseller(keystone):
-        cloud = Cloud(glimpse_service(sections), keystone, keystone_swift)
-        secret = cloud.image()
-        theirs = f"{cloud.swift.account_url(cloud.projects['demo'])}/glance_{secret}/{secret}"
-        alt, other = cloud.api("alt"), uuid.uuid4()
-        elsewhere = f"http://127.0.0.1:{cloud.service.port}/v1/AUTH_x/glance_{other}/{other}"
-        for url in (theirs, elsewhere):
-            image = alt.create(disk_format="raw", container_format="bare")
-            change = [{"op": "add", "path": "/locations/-", "value": {"url": f"swift+{url}", "metadata": {}}}]
-            answer = alt.call(
-                "PATCH", f"/v2/images/{image}", json=change,
-                headers={"Content-Type": "application/openstack-images-v2.1-json-patch"},
-            )  # fmt: skip
-            assert answer.status_code == 400, answer.text
-            alt.delete(image)
-        assert f'"HEAD /v1/AUTH_x/glance_{other}' not in cloud.service.logs
-        assert cloud.reads(secret, "demo") == 200
-        cloud.api("demo").delete(secret)
+    secret = cloud.image()
+    theirs = f"{cloud.swift.account_url(cloud.projects['demo'])}/glance_{secret}/{secret}"
+    alt, other = cloud.api("alt"), uuid.uuid4()
+    elsewhere = f"http://127.0.0.1:{cloud.service.port}/v1/AUTH_x/glance_{other}/{other}"
+    for url in (theirs, elsewhere):
+        image = alt.create(disk_format="raw", container_format="bare")
+        change = [{"op": "add", "path": "/locations/-", "value": {"url": f"swift+{url}", "metadata": {}}}]
+        answer = alt.call(
+            "PATCH", f"/v2/images/{image}", json=change,
+            headers={"Content-Type": "application/openstack-images-v2.1-json-patch"},
+        )  # fmt: skip
+        assert answer.status_code == 400, answer.text
+        alt.delete(image)
+    assert f'"HEAD /v1/AUTH_x/glance_{other}' not in cloud.service.logs
+    assert cloud.reads(secret, "demo") == 200
+    cloud.api("demo").delete(secret)
 
 
+@pytest.mark.usefixtures("swift_reseller")
 def test_glance_reads_what_is_stored_here_and_the_other_way_round(
     glimpse_service: ServiceFactory[Glimpse], glance_service: ServiceFactory[Glance], keystone: Keystone,
     keystone_swift: KeystoneSwift, service_folder: Path,
@@ -295,18 +314,17 @@ def test_glance_reads_what_is_stored_here_and_the_other_way_round(
     """Both on the same database: small and large images, of owners and for others, and deleted by the other one."""
     sections = options(keystone)
     sections["database"] = {"connection": f"sqlite:///{service_folder}/shared.sqlite"}
-    with reseller(keystone):
-        ours = Cloud(glimpse_service(sections), keystone, keystone_swift)
-        glance = glance_service(sections)
-        theirs = Cloud(ours.service, keystone, keystone_swift)
-        theirs.service = glance  # type: ignore[assignment]
-        for maker, other in ((ours, theirs), (theirs, ours)):
-            # Whole segments: Glance announces the last one as if it were one, and Swift waits for the rest.
-            for content in (BODY, secrets.token_bytes(6 * 1000 * 1024)):
-                image = maker.api("demo").create(disk_format="raw", container_format="bare", visibility="community")
-                maker.api("demo").upload(image, content)
-                for who in ("demo", "alt"):
-                    assert other.api(who).download(image) == content
-                assert ours.acl(image) == "*:*"
-                other.api("demo").delete(image)
-                assert ours.containers() == []
+    ours = Cloud(glimpse_service(sections), keystone, keystone_swift)
+    glance = glance_service(sections)
+    theirs = Cloud(ours.service, keystone, keystone_swift)
+    theirs.service = glance  # type: ignore[assignment]
+    for maker, other in ((ours, theirs), (theirs, ours)):
+        # Whole segments: Glance announces the last one as if it were one, and Swift waits for the rest.
+        for content in (BODY, secrets.token_bytes(6 * 1000 * 1024)):
+            image = maker.api("demo").create(disk_format="raw", container_format="bare", visibility="community")
+            maker.api("demo").upload(image, content)
+            for who in ("demo", "alt"):
+                assert other.api(who).download(image) == content
+            assert ours.acl(image) == "*:*"
+            other.api("demo").delete(image)
+            assert ours.containers() == []

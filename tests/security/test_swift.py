@@ -51,7 +51,7 @@ def test_ossa_2015_020_cve_2015_5286_a_token_that_ends_in_an_upload_leaves_nothi
     """OSSA-2015-020: the image is deleted while its bytes come, and then the token ends; they went past all quotas,
     as nobody could remove them. Here the image goes, the token ends, and the account holds nothing.
     """
-    with cloud.keystone.short_lived_token("demo", "demo", 5) as (token, _):
+    with cloud.keystone.short_lived_token("demo", "demo", 8) as (token, _):
         short = ImageApi(cloud.service.url, token)
         image = short.create(disk_format="raw", container_format="bare")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,7 +18,6 @@ from glimpse.stores.conformance import Harness, ReadableStore, WritableStore, bl
 from glimpse.stores.driver import BLOCK, SharingStore, Store
 from glimpse.stores.swift_objects import OPTIONS
 from glimpse.stores.swift_tenants import TenantSwift
-from tests.black_box.test_swift_tenants import reseller
 from tests.rig.keystone import PASSWORD, SERVICE_USER, Keystone
 from tests.rig.swift import KeystoneSwift
 
@@ -69,9 +68,8 @@ class Accounts:
 
 
 @pytest.fixture(scope="module")
-def accounts(keystone: Keystone, keystone_swift: KeystoneSwift) -> Iterator[Accounts]:
-    with reseller(keystone):
-        yield Accounts(keystone, keystone_swift)
+def accounts(keystone: Keystone, keystone_swift: KeystoneSwift, swift_reseller: None) -> Accounts:
+    return Accounts(keystone, keystone_swift)
 
 
 @pytest.fixture
