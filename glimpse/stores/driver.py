@@ -1,8 +1,11 @@
 """The store interface: what keeps the bytes of images has to be able to do, and nothing more.
 
-A driver moves bytes between a stream and one storage product. It does not hash, count quotas, inspect, retry or log
-requests: that happens once, around the stream, in `images.data`. A driver translates its product's failures into
-`glimpse.errors`; it never lets a path, an address or a credential into an error's message.
+A driver moves bytes between a stream and one storage product. It does not hash, count quotas, inspect or log requests:
+that happens once, around the stream, in `images.data`. It asks its product again where that is harmless and may help.
+A driver translates its product's failures into `glimpse.errors`; it never lets a path, an address or a credential into
+an error's message.
+
+What only some products can do is a protocol each: `PersonalStore`, `SharingStore`, `LendingStore`, `LinkingStore`.
 
 Every driver passes `glimpse.stores.conformance`; its test is the few lines that run that suite.
 """
