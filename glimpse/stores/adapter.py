@@ -12,8 +12,6 @@ import asyncio
 import copy
 import errno
 import logging
-import queue
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,12 +40,13 @@ from glimpse.settings import Settings
 from glimpse.store_settings import DRIVERS_FROM_OUTSIDE, FALLBACK_GROUP, StoreSettings
 from glimpse.stores.caller import Caller, Keystone
 from glimpse.stores.driver import BLOCK, Facts, Stored
+from glimpse.stores.feed import Feed
+from glimpse.threads import at_rest
 
 LOG = logging.getLogger(__name__)
 
 CALL_THREADS = 16
 UPLOAD_THREADS = 32  # apart, as an upload keeps its thread for as long as the client sends
-AHEAD = 4  # blocks that the stream may be ahead of the driver
 # One step of a driver, such as a read. Cinder alone is given 300 seconds to change the state of a volume, twice.
 STEP_SECONDS = 900.0
 CHECK_SECONDS = 8.0  # less than who asks at the start waits
@@ -155,11 +154,9 @@ class AdaptedStore:
                 threading.Thread(target=undo, args=(late.result(),)).start()  # also when the store is closed
 
         try:
-            done, _ = await asyncio.wait([future], timeout=seconds)
+            done = await at_rest(future, seconds)
         except asyncio.CancelledError:
-            # A thread cannot be stopped: whoever cleans up next must find it at rest.
             future.add_done_callback(abandoned)
-            await asyncio.wait([future], timeout=seconds)
             raise
         if not done:
             future.add_done_callback(abandoned)
@@ -198,7 +195,7 @@ class AdaptedStore:
 
     async def _add(self, image_id: str, blocks: AsyncIterator[bytes], size: int | None) -> Stored:
         loop = asyncio.get_running_loop()
-        feed = _Feed(loop)
+        feed = Feed(loop)
 
         def add() -> tuple[Any, ...]:
             driver = self._product.driver()
@@ -340,67 +337,6 @@ def _let_go(chunks: Any) -> None:
     for thing in (chunks, getattr(chunks, "wrapped", None)):
         if close := getattr(thing, "close", None):
             close()
-
-
-class _Feed:
-    """The stream of an upload as a driver wants it: a file, to be read in the driver's own thread."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._blocks: queue.SimpleQueue[bytes] = queue.SimpleQueue()  # an empty one is the end
-        self._room = asyncio.Semaphore(AHEAD)
-        self._left = self._broken = False
-        self._block, self._at, self._ended = b"", 0, False
-
-    async def fill(self, blocks: AsyncIterator[bytes]) -> int:
-        """Hand over all blocks; returns before their end when the driver has. How many bytes there were."""
-        total = 0
-        async for block in blocks:
-            total += len(block)
-            await self._room.acquire()
-            if self._left:
-                return total
-            if block:
-                self._blocks.put(block)
-        self._blocks.put(b"")
-        return total
-
-    def leave(self) -> None:
-        """The driver reads no more."""
-        self._left = True
-        self._room.release()
-
-    def break_off(self) -> None:
-        """Nothing more comes, and what came is not all."""
-        self._broken = True
-        self._blocks.put(b"")
-
-    def read(self, size: int | None = -1) -> bytes:
-        """As of a file: fewer than `size` bytes only at the end. Raises when the stream has broken off."""
-        parts, wanted = [], sys.maxsize if size is None or size < 0 else size
-        while wanted and (self._at < len(self._block) or self._next()):
-            part = self._block[self._at : self._at + wanted]
-            self._at += len(part)
-            wanted -= len(part)
-            parts.append(part)
-        return b"".join(parts)
-
-    def __iter__(self) -> Iterator[bytes]:
-        while block := self.read(BLOCK):
-            yield block
-
-    def _next(self) -> bool:
-        if not self._ended:
-            self._block, self._at = self._blocks.get(), 0
-            self._ended = not self._block
-            self._loop.call_soon_threadsafe(self._room.release)
-        if self._broken:
-            raise _BrokenOff("the upload has broken off")
-        return not self._ended
-
-
-class _BrokenOff(Exception):
-    """What a driver gets from a stream that has no proper end."""
 
 
 class _Product:

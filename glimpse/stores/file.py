@@ -37,6 +37,7 @@ from glimpse.errors import (
     Unavailable,
 )
 from glimpse.stores.driver import BLOCK, HOLE, Facts, Stored
+from glimpse.threads import at_rest
 
 OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt("filesystem_store_datadir", default="/var/lib/glance/images"),
@@ -92,13 +93,7 @@ class FileStore:
     async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """One access to the disk, in a thread of this store, so that a hung mount stops nobody else."""
         future = asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
-        try:
-            done, _ = await asyncio.wait([future], timeout=self._timeout)
-        except asyncio.CancelledError:
-            # A thread cannot be stopped: whoever cleans up next must find it at rest.
-            await asyncio.wait([future], timeout=self._timeout)
-            raise
-        if not done:
+        if not await at_rest(future, self._timeout):
             raise Unavailable("The store does not answer in time.")
         try:
             return future.result()

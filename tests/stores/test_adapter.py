@@ -34,9 +34,10 @@ from glimpse.errors import (
     Unconfigured,
 )
 from glimpse.settings import Settings
-from glimpse.stores.adapter import CALL_THREADS, AdaptedStore, _Feed
+from glimpse.stores.adapter import CALL_THREADS, AdaptedStore
 from glimpse.stores.conformance import BrokenOff, Harness, ReadableStore, WritableStore, blocks, read
 from glimpse.stores.driver import BLOCK, PersonalStore
+from glimpse.stores.feed import Feed
 from glimpse.stores.file import FileStore
 from glimpse.stores.registry import open_stores
 from glimpse.stores.unusable import UnusableStore
@@ -358,7 +359,7 @@ class TestCaller:
 class TestFeed:
     @pytest.mark.parametrize("size", [1, 7, BLOCK - 1, BLOCK, 3 * BLOCK, 10 * BLOCK, -1, None])
     async def test_reads_as_a_file(self, size: int | None) -> None:
-        feed, content = _Feed(asyncio.get_running_loop()), b"0123456789" * (300_000 if size not in (1, 7) else 10)
+        feed, content = Feed(asyncio.get_running_loop()), b"0123456789" * (300_000 if size not in (1, 7) else 10)
         got: list[bytes] = []
 
         def consume() -> None:
