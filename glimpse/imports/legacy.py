@@ -78,7 +78,10 @@ class LegacyImports:
             certificate = await self.signatures.certificate(context, unknown.certificate_id)
             task = await self.quotas.run(self._write, context, task, certificate)
         if task.status == "pending":
-            await self.engine.begin(task)
+            personal = self.records.stores.personal
+            if personal:
+                self.engine.lend_token(task.id, context.token)
+            await self.engine.begin(task, anywhere=not personal)
         return task
 
     def _write(self, context: Context, task: Task, certificate: Certificate | None) -> Task:

@@ -328,3 +328,26 @@ def test_glance_reads_what_is_stored_here_and_the_other_way_round(
             assert ours.acl(image) == "*:*"
             other.api("demo").delete(image)
             assert ours.containers() == []
+
+
+@pytest.mark.usefixtures("swift_reseller")
+def test_copies_between_stores(
+    glimpse_service: ServiceFactory[Glimpse], keystone: Keystone, keystone_swift: KeystoneSwift
+) -> None:
+    """An admin orders them: into owners' accounts and out of them; readers are named after a copy too."""
+    sections = options(keystone)
+    sections["DEFAULT"]["enabled_backends"] = "fs:file,sw:swift"
+    cloud = Cloud(glimpse_service(sections), keystone, keystone_swift)
+    demo, admin = cloud.api("demo"), cloud.api("admin")
+    for source, target in (("fs", "sw"), ("sw", "fs")):
+        image = demo.create(disk_format="raw", container_format="bare", visibility="community")
+        headers = {"Content-Type": "application/octet-stream", "X-Image-Meta-Store": source}
+        demo.ok("PUT", f"/v2/images/{image}/file", data=BODY, headers=headers)
+        admin.ok("POST", f"/v2/images/{image}/import", json={"method": {"name": "copy-image"}, "stores": [target]})
+        wait_for("the copy", lambda: {"fs", "sw"} == set(demo.show(image)["stores"].split(",")), 30)  # noqa: B023
+        wait_for("the store's list of readers", lambda: cloud.acl(image) == "*:*", 10)  # noqa: B023
+        for store in ("fs", "sw"):
+            path = f"/v2/images/{image}/file?prefer={store}"
+            assert cloud.api("alt").ok("GET", path).content == BODY
+        demo.delete(image)
+    assert cloud.containers() == []
