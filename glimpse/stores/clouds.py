@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 TOKEN = "glimpseupload"  # noqa: S105  the name of metadata that tells whose upload made an object
-RETRIES = 9  # with pauses from 0.2 s on that double, up to 10 s
+RETRIES, PATIENCE = 3, 9  # the latter for uploads, whose bytes come only once; pauses begin at 0.2 s and double
 UNKNOWN_PART = 32 * MIB  # of images whose size nobody has said: enough for 10,000 parts to hold 312 GiB
 
 
@@ -51,8 +51,9 @@ class Client:
     plain_http: bool
     can_sign: bool
 
-    def open(self, once: bool = False) -> GCSStore | AzureStore:
-        """The client; with `once` it neither waits long nor tries again."""
+    def open(self, retries: int) -> GCSStore | AzureStore:
+        """The client; without retries it does not wait long either."""
+        once = not retries
         minute, second = datetime.timedelta(minutes=1), datetime.timedelta(seconds=1)
         # A whole answer may take as long as its reader does; each read of it may not.
         times: ClientConfig = {
@@ -62,7 +63,7 @@ class Client:
             "timeout": 8 * second if once else datetime.timedelta(days=30),
         }
         tries: RetryConfig = {
-            "max_retries": 0 if once else RETRIES,
+            "max_retries": retries,
             "retry_timeout": 8 * second if once else minute,
             "backoff": {"init_backoff": 0.2 * second, "max_backoff": 10 * second, "base": 2},
         }
@@ -84,15 +85,18 @@ class CloudBucket:
         self._parallel = parallel
         self._max_parts = max_parts
         self._overwrites_parts = overwrites_parts
-        self._opened: GCSStore | AzureStore | None = None
+        self._opened: dict[int, GCSStore | AzureStore] = {}
         self._undoing: set[asyncio.Task[None]] = set()
 
     @property
     def _store(self) -> GCSStore | AzureStore:
-        """Made at the first call: workers fork before that."""
-        if self._opened is None:
-            self._opened = self._client.open()
-        return self._opened
+        return self._tireless(RETRIES)
+
+    def _tireless(self, retries: int) -> GCSStore | AzureStore:
+        """The client that tries so often, made at the first call: workers fork before that."""
+        if retries not in self._opened:
+            self._opened[retries] = self._client.open(retries)
+        return self._opened[retries]
 
     def place(self, url: str) -> Place | None:
         # Only its own: there are no older locations that could be elsewhere.
@@ -165,13 +169,18 @@ class CloudBucket:
         if len(first) <= part:
             # In one piece, which the server refuses where there is an object already.
             await obstore.put_async(
-                self._store, key, bytes(first), mode="create", use_multipart=False, attributes={TOKEN: token}
+                self._tireless(PATIENCE),
+                key,
+                bytes(first),
+                mode="create",
+                use_multipart=False,
+                attributes={TOKEN: token},
             )
             return
         # As many parts at the same time as fit into the memory that is meant for them.
         parallel = max(1, self._parallel * self._part // part)
         await obstore.put_async(
-            self._store, key, feed, chunk_size=part, max_concurrency=parallel, use_multipart=True,
+            self._tireless(PATIENCE), key, feed, chunk_size=part, max_concurrency=parallel, use_multipart=True,
             attributes={TOKEN: token},
         )  # fmt: skip
 
@@ -227,7 +236,7 @@ class CloudBucket:
         import obstore
 
         try:
-            await obstore.list_with_delimiter_async(self._client.open(once=True), "glimpse-check")
+            await obstore.list_with_delimiter_async(self._tireless(0), "glimpse-check")
         except Exception as error:
             translated = _translated(error)
             raise (Unavailable(NO_BUCKET) if isinstance(translated, NotFound) else translated) from error
@@ -245,7 +254,7 @@ class CloudBucket:
     async def close(self) -> None:
         if self._undoing:
             await asyncio.wait(self._undoing)
-        self._opened = None
+        self._opened.clear()
 
 
 class _Feed:

@@ -146,9 +146,8 @@ class _Client:
         import botocore.config
         import botocore.session
 
-        for library in ("botocore", "urllib3"):
-            # At DEBUG they write signatures and whole headers (bug 2095304).
-            logging.getLogger(library).setLevel(max(logging.INFO, logging.getLogger(library).level))
+        # At DEBUG it writes signatures and whole headers (bug 2095304).
+        logging.getLogger("botocore").setLevel(max(logging.INFO, logging.getLogger("botocore").level))
         config = botocore.config.Config(
             connect_timeout=3 if once else CONNECT_SECONDS,
             read_timeout=5 if once else READ_SECONDS,
@@ -219,7 +218,7 @@ class S3Bucket:
 
     def is_own(self, url: str) -> bool:
         place = self.place(url)
-        host = without_keys(url).partition("://")[2].partition("/")[0]
+        host = without_keys(url).partition("://")[2].rsplit("/", 2)[0]
         return place is not None and place.bucket == self._bucket and host.lower() == self._host.lower()
 
     def url(self, key: str) -> str:
@@ -230,13 +229,16 @@ class S3Bucket:
         return Found(int(answer["ContentLength"]), answer.get("ETag"))
 
     async def fetch(self, place: Place, found: Found, start: int, end: int) -> AsyncGenerator[bytes, None]:
-        conditions: dict[str, Any] = {} if found.etag is None else {"IfMatch": found.etag}
+        part: dict[str, Any] = {}
         if (start, end) != (0, found.size):
             # Without it where it says nothing: only a whole answer is held against its checksum by botocore.
-            conditions["Range"] = f"bytes={start}-{end - 1}"
-        asked = self.start(self.calls, "get_object", Bucket=place.bucket, Key=place.key, **conditions)
-        body = _Body((await _piece_of(asked))["Body"])
+            part["Range"] = f"bytes={start}-{end - 1}"
+        asked = self.start(self.calls, "get_object", Bucket=place.bucket, Key=place.key, **part)
+        answer = await _piece_of(asked)
+        body = _Body(answer["Body"])
         try:
+            if answer.get("ETag") != found.etag:
+                raise Conflict(CHANGED)
             while block := await _piece_of(self.calls.submit(body.read)):
                 yield block
         finally:
@@ -287,12 +289,16 @@ class S3Bucket:
             await self.call("delete_object", place)
 
     async def _unfinished(self, key: str) -> list[str]:
-        """The uploads of that key that were begun and not ended."""
+        """The uploads of that key that were begun and not ended; none where nobody may ask."""
         found: list[str] = []
         after: dict[str, Any] = {}
         while True:
             listing = self.start(self.calls, "list_multipart_uploads", Bucket=self._bucket, Prefix=key, **after)
-            page = await _end_of(listing)
+            try:
+                page = await _end_of(listing)
+            except (Denied, Unsupported):
+                LOG.warning("the S3 server does not list unfinished uploads, what is left of %s stays", key)
+                return found
             found += [upload["UploadId"] for upload in page.get("Uploads", ()) if upload["Key"] == key]
             if not page.get("IsTruncated"):
                 return found
@@ -515,8 +521,7 @@ async def _piece_of(future: Future[Any]) -> Any:
     except Exception as error:
         if _may_pass(error):
             raise Interrupted(_summary(error)) from error
-        translated = _translated(error)
-        raise (Conflict(CHANGED) if isinstance(translated, Duplicate) else translated) from error
+        raise _translated(error) from error
 
 
 def _answer(error: Exception) -> tuple[str, int]:

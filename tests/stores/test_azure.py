@@ -152,7 +152,7 @@ async def test_an_upload_goes_on_when_the_server_is_back(azurite: Azurite, conta
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clouds, "RETRIES", 1)
+    monkeypatch.setattr(clouds, "PATIENCE", 1)
     monkeypatch.setattr(objects, "PAUSES", (0.1, 0.3, 0.5))
     monkeypatch.setattr(objects, "CHECK_SECONDS", 1.0)
 

@@ -94,7 +94,7 @@ async def test_a_missing_bucket(moto: Moto, token: str) -> None:
 async def test_a_server_that_goes_away_and_comes_back(
     moto: Moto, imitation: Server, token: str, monkeypatch: pytest.MonkeyPatch, all_logged: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(clouds, "RETRIES", 1)
+    monkeypatch.setattr(clouds, "PATIENCE", 1)
     monkeypatch.setattr(objects, "PAUSES", (0.1, 0.3))
     async with Gate(moto.port) as gate:
         url = f"http://127.0.0.1:{gate.port}"

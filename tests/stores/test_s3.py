@@ -375,6 +375,28 @@ async def test_discard_ends_uploads_of_that_image_only(real: Server) -> None:
     await store.close()
 
 
+async def test_who_may_not_list_uploads_discards_what_can_be(
+    real: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = s3.S3Bucket.start
+
+    def start_what_is_allowed(bucket: s3.S3Bucket, threads: Any, operation: str, *rest: Any, **named: Any) -> Any:
+        if operation == "list_multipart_uploads":
+            return threads.submit(refuse)
+        return start(bucket, threads, operation, *rest, **named)
+
+    def refuse() -> None:
+        raise refusal("AccessDenied", 403)
+
+    monkeypatch.setattr(s3.S3Bucket, "start", start_what_is_allowed)
+    real.client.put_object(Bucket=real.bucket, Key="key", Body=b"x")
+    store = real.store()
+    await store.discard("key")
+    assert real.keys() == []
+    assert "does not list unfinished uploads" in caplog.text
+    await store.close()
+
+
 # Servers that fail.
 
 
