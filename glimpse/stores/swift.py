@@ -21,10 +21,11 @@ from yarl import URL
 
 from glimpse.errors import NotFound, Unavailable, Unconfigured
 from glimpse.stores.driver import Facts, Reader, Stored
-from glimpse.stores.swift_auth import Keystone, Reach, Reference, ServiceLogin, references
+from glimpse.stores.swift_auth import Keystone, Reach, ServiceLogin
 from glimpse.stores.swift_objects import MISSING, Objects, Place, url_of
 from glimpse.stores.swift_tenants import TenantSwift
 from glimpse.stores.swift_uploads import Uploads
+from glimpse.stores.swift_users import Reference, references
 
 LOG = logging.getLogger(__name__)
 

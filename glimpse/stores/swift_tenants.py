@@ -39,10 +39,10 @@ from glimpse.stores.swift_auth import (
     Login,
     Reach,
     ServiceLogin,
-    references,
 )
 from glimpse.stores.swift_objects import MISSING, Objects, Place
 from glimpse.stores.swift_uploads import Uploads
+from glimpse.stores.swift_users import references
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
