@@ -15,7 +15,7 @@ import errno
 import importlib
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
@@ -115,18 +115,32 @@ class Cluster:
             LOG.warning("%s Ceph: %s (error %d)", self._where, what, abs(number))
         return found
 
+    async def make_sure(self, seconds: float, call: Callable[[], object]) -> bool:
+        """Make a call of which nobody waits for the end, though it must come; whether it came in time and well."""
+        try:
+            future = asyncio.wrap_future(self._submit(lambda: self._translating(call)))
+        except RuntimeError:
+            return False  # the store was closed before
+        future.add_done_callback(self._is_done)
+        return await at_rest(future, seconds) and future.exception() is None
+
     async def _in_thread(self, seconds: float, call: Callable[[], T]) -> T:
         if self._waiting >= QUEUE:
             raise Unavailable("Too many calls wait for the store; try again in a moment.", {"Retry-After": "5"})
-        self._waiting += 1
-        future = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        running = self._submit(call)
+        future = asyncio.wrap_future(running)
         future.add_done_callback(self._is_done)
-        if not await at_rest(future, seconds) and not future.cancel():
-            # It runs until librados gives up, and has its thread until then.
-            LOG.warning("%s Ceph has not answered for %.0f seconds", self._where, seconds)
-        if not future.done() or future.cancelled():
+        if not await at_rest(future, seconds):
+            if not running.cancel():
+                # It has its thread until librados gives up.
+                LOG.warning("%s Ceph has not answered for %.0f seconds", self._where, seconds)
             raise Unavailable("The store does not answer in time.")
         return future.result()
+
+    def _submit(self, call: Callable[[], T]) -> Future[T]:
+        future = self._threads.submit(call)
+        self._waiting += 1
+        return future
 
     def _is_done(self, future: asyncio.Future[Any]) -> None:
         self._waiting -= 1

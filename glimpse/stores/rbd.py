@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote
 
 from oslo_config import cfg
 
-from glimpse.errors import Conflict, Forbidden, GlimpseError, NotFound, SettingsError, Unavailable, Unconfigured
+from glimpse.errors import Conflict, Forbidden, NotFound, SettingsError, Unavailable, Unconfigured
 from glimpse.stores.ceph import LONG, MARGIN, Cluster, Connection, load
 from glimpse.stores.driver import BLOCK, HOLE, Facts, Stored
 
@@ -43,6 +43,8 @@ AT_ONCE = 4  # chunks on their way to or from Ceph, in one upload or download,
 MEMORY = 256 << 20  # but so many bytes in all of them together, as far as each has at least one chunk or block
 GROWTH = 8 << 30  # bytes by which an image of unknown size grows at most at a time
 WATCH = 35.0  # seconds after which Ceph no longer takes a killed process for alive (osd_client_watch_timeout, and more)
+OPEN = 30.0  # seconds for a download to begin; after those another place may have the bytes
+CLOSE = 2.0  # seconds to wait for the end of a download, which comes without us too
 CHECK = 8.0  # seconds in which `check` has its answer
 _LARGEST_ORDER = 25  # librbd's limit: objects of 32 MiB
 _LAYERING = 1  # the feature without which an image cannot be cloned
@@ -109,7 +111,7 @@ class RbdStore:
     async def open(self, url: str) -> OpenImage:
         reader = OpenImage(self, await self._connected(), url)
         try:
-            await self.cluster.run(reader.begin)
+            await self.cluster.run_for(OPEN, reader.begin)
         except BaseException:
             await asyncio.shield(reader.close())
             raise
@@ -329,8 +331,7 @@ class OpenImage:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            with suppress(GlimpseError):
-                await self._store.cluster.run_for(MARGIN, self._close)
+            await self._store.cluster.make_sure(CLOSE, self._close)
 
     def _close(self) -> None:
         with self._lock:
@@ -434,10 +435,8 @@ class _Upload:
     async def drop(self) -> None:
         """Leave nothing of it. What the cluster does not let us remove now is left for `discard`."""
         self._writing.forget()
-        try:
-            await self._store.cluster.run_for(MARGIN, self._drop)  # it goes on, also without us
-        except GlimpseError as error:
-            LOG.warning("something of image %s may be left in the pool: %s", self._name, error.message)
+        if not await self._store.cluster.make_sure(MARGIN, self._drop):
+            LOG.warning("something of image %s may be left in the pool", self._name)
 
     def _drop(self) -> None:
         with self._lock:

@@ -471,6 +471,15 @@ async def test_a_client_that_the_cluster_takes_for_dead_comes_back(store: RbdSto
     await store.delete(stored.url)
 
 
+async def test_a_download_may_end_after_the_store(ceph: Ceph, store: RbdStore, image_id: str) -> None:
+    stored = await store.put(image_id, blocks(b"x"), None)
+    other = make(ceph)
+    reader = await other.open(stored.url)
+    await other.close()
+    await reader.close()
+    await store.delete(stored.url)
+
+
 # --- configuration ---------------------------------------------------------------------------------------------------
 
 
