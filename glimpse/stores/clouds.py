@@ -253,7 +253,7 @@ class CloudBucket:
 
     async def close(self) -> None:
         if self._undoing:
-            await asyncio.wait(self._undoing)
+            await asyncio.wait(self._undoing, timeout=UNDO_SECONDS)
         self._opened.clear()
 
 

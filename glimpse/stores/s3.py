@@ -320,7 +320,7 @@ class S3Bucket:
 
     async def close(self) -> None:
         if self._undoing:
-            await asyncio.wait(self._undoing)
+            await asyncio.wait(self._undoing, timeout=UNDO_SECONDS)
         self.calls.shutdown(wait=False)
         self.senders.shutdown(wait=False)
         self._client.close()
@@ -538,9 +538,9 @@ def _summary(error: Exception) -> str:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether a read can go on later: the server failed, or was not reached at all."""
+    """Whether it may be well later: the server failed, has too much to do, or was not reached at all."""
     status = _answer(error)[1]
-    return status >= 500 or (not status and _is_outage(error))
+    return status in (429, 500, 502, 503, 504) or (not status and _is_outage(error))
 
 
 def _is_outage(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ import botocore.config
 import botocore.session
 import pytest
 import requests
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError, SSLError
 
 from glimpse.errors import (
     Duplicate,
@@ -277,8 +277,8 @@ async def test_buckets_in_host_names(imitation: Server, monkeypatch: pytest.Monk
     assert imitation.keys() == ["key"]
 
 
-async def test_only_known_authorities_are_trusted(tmp_path: Path, certificate: Path) -> None:
-    moto = Moto(tmp_path, certificate)
+async def test_only_known_authorities_are_trusted(rig_folder: Path, certificate: Path) -> None:
+    moto = Moto(rig_folder / "moto-tls", certificate)
     moto.start()
     try:
         server = Server(moto.url, "access", "secret")
@@ -519,6 +519,34 @@ async def test_a_server_that_says_nothing(real: Server, impatient: None) -> None
         await store.close()
 
 
+async def test_what_waits_for_the_server_is_bounded(real: Server, impatient: None) -> None:
+    """Two parts of 5 MiB are on their way, a third one is filled, and no more is taken from the client."""
+    taken = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            if taken == 6:
+                gate.deaf = True
+            yield LARGE[:BLOCK]
+
+    async with Gate(int(real.url.rpartition(":")[2])) as gate:
+        store = behind(real, gate)
+        task = asyncio.ensure_future(store.put("key", endless(), 1000 * BLOCK))
+        await asyncio.sleep(0.7)
+        assert 6 <= taken <= 3 * 5 + 2
+        gate.shut()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await gate.open()
+        gate.deaf = False
+        await store.discard("key")
+        assert real.uploads() == []
+        await store.close()
+
+
 async def test_a_slow_server_is_waited_for(real: Server, impatient: None) -> None:
     content = LARGE[: 2 * BLOCK]
     async with Gate(int(real.url.rpartition(":")[2])) as gate:
@@ -591,6 +619,24 @@ def test_failures_have_a_status(failure: Exception, expected: type[Exception]) -
     translated = s3._translated(failure)
     assert type(translated) is expected or isinstance(translated, expected)
     assert "host" not in str(translated)
+
+
+@pytest.mark.parametrize(
+    ("failure", "passes"),
+    [
+        (refusal("InternalError", 500), True),
+        (refusal("SlowDown", 503), True),
+        (refusal("TooManyRequests", 429), True),
+        (refusal("NotImplemented", 501), False),
+        (refusal("XMinioStorageFull", 507), False),
+        (refusal("AccessDenied", 403), False),
+        (EndpointConnectionError(endpoint_url="http://host"), True),
+        (SSLError(endpoint_url="https://host", error="unknown authority"), False),
+    ],
+    ids=str,
+)
+def test_only_what_may_pass_is_tried_again(failure: Exception, passes: bool) -> None:
+    assert s3._may_pass(failure) is passes
 
 
 # Secrets, and links.
