@@ -11,16 +11,20 @@ from random import Random
 
 import pytest
 
+from tests.black_box import stores
 from tests.black_box.client_shell import ClientShell
 from tests.black_box.cloud import Cloud, WebServer, is_glance
 from tests.black_box.controller import Controller
+from tests.black_box.stores import StoresUnderTest
 from tests.conftest import ServiceFactory
+from tests.rig.ceph import Ceph
 from tests.rig.clients import Clients
 from tests.rig.databases import MariaDB
 from tests.rig.install import program
 from tests.rig.keystone import REGION, Keystone
 from tests.rig.memcached import Memcached
 from tests.rig.services import Glance, Glimpse, ImageService
+from tests.rig.swift import KeystoneSwift, Swift
 
 SAMPLES = Path(__file__).parents[2] / "etc"
 MIB = 2**20
@@ -141,3 +145,21 @@ def cloud_config(
         "oslo_concurrency": {"lock_path": folder / "locks"},
         "keystone_authtoken": dict(keystone.authtoken(memcached.address)),
     }
+
+
+@pytest.fixture(scope="module")
+def all_stores(
+    rig_folder: Path, keystone: Keystone, swift: Swift, keystone_swift: KeystoneSwift, ceph: Ceph
+) -> Iterator[StoresUnderTest]:
+    """Every kind of store that Glance has."""
+    folder = Path(tempfile.mkdtemp(dir=rig_folder))
+    folder.chmod(0o755)
+    yield StoresUnderTest.of(
+        stores.file_store("files", folder / "files"),
+        stores.swift_with_reference(keystone, keystone_swift, folder / "swift.conf"),
+        stores.swift_with_options(keystone, keystone_swift),
+        stores.swift_of_users(keystone, keystone_swift, ("demo", "alt", "admin")),
+        stores.s3_store(swift),
+        stores.rbd_store(ceph),
+    )
+    shutil.rmtree(folder)
