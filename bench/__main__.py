@@ -1,6 +1,6 @@
 """`make bench`: every row against the limit of the machine, in one run.
 
-python -m bench                  all rows (about 12 minutes), into RESULTS.md
+python -m bench                  all rows (about 18 minutes), into RESULTS.md
 python -m bench --only upload    rows whose key holds a word, to the terminal alone
 """
 
@@ -10,13 +10,16 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from bench import cached, imports, latency, records, transfers
+from bench import cached, imports, latency, records, stores, transfers
 from bench.measure import Row
 from bench.report import publish, raw, table
+from bench.store_servers import KINDS
 from tests.rig.databases import MariaDB
 from tests.rig.install import BENCH_PROGRAMS, CACHE, MissingPart, install_programs
+from tests.rig.install import main as install
 
 ROUNDS = 3
 
@@ -44,6 +47,7 @@ def measurements(mariadb: MariaDB, source: Path) -> Mapping[str, Measurement]:
         "slow": lambda folder: [transfers.slow_downloads(folder, source)],
         "long-upload": lambda folder: [transfers.long_upload(folder)],
         "starts": lambda folder: latency.starts(folder, ROUNDS),
+        **{f"stores-{kind}": partial(stores.rows, kind=kind, rounds=ROUNDS) for kind in KINDS},
     }
 
 
@@ -75,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure against the machine's own limits.")
     parser.add_argument("--only", nargs="*", default=[], metavar="WORD", help="only rows whose key holds a word")
     words = parser.parse_args(argv).only
-    CACHE.mkdir(exist_ok=True)
+    if install([]):
+        return 1
     try:
         install_programs(BENCH_PROGRAMS)
     except MissingPart as error:

@@ -9,25 +9,30 @@ limits, which Glimpse does not know yet and which cost Glance a call to Keystone
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from bench.measure import Row, Side, in_turn
-from bench.report import publish
-from bench.servers import Nginx, cpu_seconds, wrk
+from bench.report import publish, raw, table
+from bench.servers import Nginx, cpu_seconds, started, wrk
+from bench.store_servers import KINDS, StoreServer
 from bench.transfers import prepare
 from tests.rig.databases import MariaDB
 from tests.rig.install import BENCH_PROGRAMS, CACHE, install_programs
 from tests.rig.install import main as install
 from tests.rig.keystone import Keystone
 from tests.rig.memcached import Memcached
-from tests.rig.services import Glance, Glimpse, ImageService, config_text
+from tests.rig.services import Glance, Glimpse, ImageService, Sections, config_text
 
 ROUNDS = 3
 SIZE = 1 << 30
@@ -39,6 +44,7 @@ POLL = 0.05  # seconds between two looks at an image that is imported
 STORES = ("fs", "second", "third")
 RECORDS_WHY = "two cores carry MariaDB, the load and both workers; what Glimpse's own share is, the rows per core tell"
 BYTES_WHY = "both hash with md5 and sha512, which is what an upload mostly is; the client takes a part of the cores"
+STORES_WHY = "the store's servers take a part of the two cores, with Glance and with Glimpse the same"
 
 
 class Client:
@@ -72,13 +78,14 @@ class Client:
         identity: str = self.call("POST", "/v2/images", body, {"Content-Type": "application/json"})["id"]
         return identity
 
-    def upload(self, image: str, source: Path) -> float:
+    def upload(self, image: str, source: Path, store: str = STORES[0]) -> float:
         """MB (10^6 bytes) a second."""
         connection = self._connect()
+        kind = {"Content-Type": "application/octet-stream", "X-Image-Meta-Store": store}
         began = time.perf_counter()
         with source.open("rb", buffering=0) as file:
             connection.putrequest("PUT", f"/v2/images/{image}/file")
-            for name, value in {**self._headers, "Content-Type": "application/octet-stream"}.items():
+            for name, value in {**self._headers, **kind}.items():
                 connection.putheader(name, value)
             connection.putheader("Content-Length", str(SIZE))
             connection.endheaders()
@@ -204,64 +211,120 @@ def imports(ours: Client, theirs: Client, folder: Path, source: Path) -> list[Ro
         nginx.stop()
 
 
-def configuration(folder: Path, mariadb: MariaDB, keystone: Keystone, memcached: Memcached, **default: object) -> str:
-    """What both services get, each with its own database and directory."""
-    return config_text({
-        "DEFAULT": {"enabled_backends": ",".join(f"{name}:file" for name in STORES), **default},
-        "database": {"connection": mariadb.fresh_url()},
-        "keystone_authtoken": keystone.authtoken(memcached.address),
-        "paste_deploy": {"flavor": "keystone+cachemanagement"},
-        "glance_store": {"default_backend": "fs"},
-        **{name: {"filesystem_store_datadir": folder / name} for name in STORES},
-        "os_glance_staging_store": {"filesystem_store_datadir": folder / "staging"},
-        "os_glance_tasks_store": {"filesystem_store_datadir": folder / "tasks"},
-        "import_filtering_opts": {"allowed_hosts": "[127.0.0.1]", "allowed_ports": "[]"},
-    })  # fmt: skip
+def stores(ours: Client, theirs: Client, servers: Sequence[StoreServer], source: Path) -> list[Row]:
+    """Uploads to and downloads from the same servers of stores."""
+
+    def transfers(client: Client, kind: str) -> tuple[float, float]:
+        image = client.create()
+        speeds = client.upload(image, source, kind), client.download(image)
+        client.call("DELETE", f"/v2/images/{image}")
+        return speeds
+
+    rows = []
+    for server in servers:
+        left, right = in_turn(ROUNDS, partial(transfers, ours, server.kind), partial(transfers, theirs, server.kind))
+        for index, what in enumerate(("upload", "download")):
+            sides = [
+                Side(side, "MB/s", [run[index] for run in runs])
+                for side, runs in (("Glimpse", left), ("Glance", right))
+            ]
+            name = f"{what} 1 GiB, {server.title}"
+            rows.append(Row(name, "Glance, same server", *sides, reach=1.5, why=STORES_WHY))
+            print(f"  {rows[-1].name}: {rows[-1].shown}", flush=True)
+    return rows
 
 
-def compare(folder: Path) -> list[Row]:
-    """All rows, with everything started and stopped."""
-    mariadb, memcached = MariaDB(folder / "mariadb"), Memcached(folder / "memcached")
-    keystone = Keystone(folder / "keystone")
-    parts: list[Any] = []
-    try:
-        for part in (mariadb, memcached, keystone):
-            part.start()
-            parts.append(part)
-        ours = Glimpse(
-            folder / "glimpse",
-            configuration(
-                folder / "ours", mariadb, keystone, memcached, workers=2, image_cache_dir=folder / "our-cache"
-            ),
-            {},
-        )
-        cache = {"image_cache_dir": folder / "cache", "worker_self_reference_url": "http://127.0.0.1:9292"}
-        theirs = Glance(folder / "glance", configuration(folder / "theirs", mariadb, keystone, memcached, **cache), {})
+@dataclass(frozen=True)
+class Beside:
+    """What both services have beside them."""
+
+    mariadb: MariaDB
+    keystone: Keystone
+    memcached: Memcached
+
+    def configuration(self, kinds: Mapping[str, str], sections: Sections, flavor: str, **default: object) -> str:
+        """With a database of its own. `kinds` are the names of the stores and their types."""
+        return config_text({
+            "DEFAULT": {"enabled_backends": ",".join(map(":".join, kinds.items())), **default},
+            "database": {"connection": self.mariadb.fresh_url()},
+            "keystone_authtoken": self.keystone.authtoken(self.memcached.address),
+            "paste_deploy": {"flavor": flavor},
+            "glance_store": {"default_backend": next(iter(kinds))},
+            "import_filtering_opts": {"allowed_hosts": "[127.0.0.1]", "allowed_ports": "[]"},
+            **sections,
+        })  # fmt: skip
+
+    @contextmanager
+    def both(self, ours: Glimpse, theirs: Glance) -> Iterator[tuple[Client, Client]]:
+        """Have both run."""
         for service in (ours, theirs):
             service.manage("db_sync")
-            service.start()
-            parts.append(service)
-        source = prepare(folder / "source", SIZE)
-        clients = [Client(service, keystone.token()) for service in (ours, theirs)]
-        return [
-            *records(*clients), *transfers(clients[0], clients[1], source),
-            *imports(clients[0], clients[1], folder, source),
-        ]  # fmt: skip
-    finally:
-        for part in reversed(parts):
-            part.stop()
+        with started(ours, theirs):
+            yield Client(ours, self.keystone.token()), Client(theirs, self.keystone.token())
 
 
-def main() -> int:
+def with_files(folder: Path, beside: Beside, source: Path) -> list[Row]:
+    """Rows about records and about stores of files; both with their image caches."""
+
+    def configuration(name: str, **default: object) -> str:
+        place = folder / name
+        folders = {**{store: store for store in STORES}, "os_glance_staging_store": "staging"}
+        sections = {section: {"filesystem_store_datadir": place / part} for section, part in folders.items()}
+        kinds = dict.fromkeys(STORES, "file")
+        cache = {"image_cache_dir": place / "cache"}
+        return beside.configuration(kinds, sections, "keystone+cachemanagement", **cache, **default)
+
+    folder.mkdir()
+    ours = Glimpse(folder / "glimpse", configuration("ours", workers=2), {})
+    reference = {"worker_self_reference_url": "http://127.0.0.1:9292"}
+    theirs = Glance(folder / "glance", configuration("theirs", **reference), {})
+    with beside.both(ours, theirs) as clients:
+        return [*records(*clients), *transfers(*clients, source), *imports(*clients, folder, source)]
+
+
+def with_stores(folder: Path, beside: Beside, source: Path) -> list[Row]:
+    """Rows about stores that are servers; both without image caches."""
+    folder.mkdir()
+    with ExitStack() as stack:
+        servers = [stack.enter_context(start(folder / kind)) for kind, start in KINDS.items()]
+        kinds = {kind: kind for kind in KINDS}
+        sections = {server.kind: server.options for server in servers}
+        ours, theirs = (
+            service(folder / name, beside.configuration(kinds, sections, "keystone", workers=2), {})
+            for name, service in (("glimpse", Glimpse), ("glance", Glance))
+        )
+        return stores(*stack.enter_context(beside.both(ours, theirs)), servers, source)
+
+
+MEASUREMENTS = {"files": with_files, "stores": with_stores}
+
+
+def compare(folder: Path, words: Sequence[str]) -> list[Row]:
+    """The rows of those words, with everything started and stopped."""
+    mariadb, memcached = MariaDB(folder / "mariadb"), Memcached(folder / "memcached")
+    keystone = Keystone(folder / "keystone")
+    source = prepare(folder / "source", SIZE)
+    with started(mariadb, memcached, keystone):
+        beside = Beside(mariadb, keystone, memcached)
+        return [row for word in words for row in MEASUREMENTS[word](folder / word, beside, source)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
+    parser = argparse.ArgumentParser(prog="python -m bench.glance", description="Measure against the real Glance.")
+    parser.add_argument("--only", choices=MEASUREMENTS, help="only these rows, to the terminal alone")
+    only = parser.parse_args(argv).only
     if install([]):
         return 1
     install_programs(BENCH_PROGRAMS)
-    CACHE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        publish("Against Glance", compare(folder))
+        rows = compare(folder, [only] if only else list(MEASUREMENTS))
+    if only:
+        print(f"\n{table(rows)}\n\n{raw(rows)}")
+    else:
+        publish("Against Glance", rows)
     return 0
 
 

@@ -8,9 +8,10 @@ import pwd
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import bcrypt
 import requests
@@ -23,6 +24,24 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = "11111111111111111111111111111111"  # of the one user
 _USER, _PASSWORD = "bench", "bench"
 HEADER = "Authorization: Basic " + base64.b64encode(f"{_USER}:{_PASSWORD}".encode()).decode()
+
+
+class Part(Protocol):
+    """A server, or several."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> object: ...
+
+
+@contextmanager
+def started(*parts: Part) -> Iterator[None]:
+    """Have them run, started one after the other."""
+    with ExitStack() as stack:
+        for part in parts:
+            stack.callback(part.stop)
+            part.start()
+        yield
 
 
 class Service:
