@@ -15,7 +15,7 @@ from glimpse.domain.record import Location
 from glimpse.errors import GlimpseError, Unconfigured
 from glimpse.settings import Settings
 from glimpse.store_settings import FALLBACK_GROUP, StoreSettings
-from glimpse.stores import azure, file, gcs, http, rbd, s3, swift, swift_objects
+from glimpse.stores import azure, file, gcs, http, rbd, s3, swift
 from glimpse.stores.adapter import AdaptedStore
 from glimpse.stores.cinder import CinderStore
 from glimpse.stores.driver import LendingStore, PersonalStore, Store
@@ -47,7 +47,7 @@ DRIVERS: Mapping[str, Driver] = {
     "s3": Driver(s3.OPTIONS, s3.S3Store, s3.SCHEMES),
     "gcs": Driver(gcs.OPTIONS, gcs.GcsStore, ("gs",)),
     "azure": Driver(azure.OPTIONS, azure.AzureBlobStore, ("azure",)),
-    "swift": Driver(swift_objects.OPTIONS, swift.open_swift, swift.SCHEMES),
+    "swift": Driver(swift.OPTIONS, swift.open_swift, swift.SCHEMES),
 }
 
 # Those of glance_store that need more than `AdaptedStore`, which takes every type that is not here.

@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import aiohttp
-from oslo_config import cfg
 from yarl import URL
 
 from glimpse.errors import Conflict, Forbidden, GlimpseError, NotFound, SettingsError, StoreFull, Unavailable
@@ -22,38 +21,6 @@ from glimpse.stores.driver import BLOCK
 from glimpse.stores.swift_auth import Account, Login
 
 LOG = logging.getLogger(__name__)
-
-OPTIONS: list[cfg.Opt] = [
-    cfg.StrOpt("default_swift_reference", default="ref1"),
-    cfg.BoolOpt("swift_buffer_on_upload", default=False, help="Without effect: nothing is sent twice"),
-    cfg.ListOpt("swift_store_admin_tenants", default=[], help="Projects that may write in the containers of others"),
-    cfg.StrOpt("swift_store_application_credential_id", secret=True),
-    cfg.StrOpt("swift_store_application_credential_secret", secret=True),
-    cfg.StrOpt("swift_store_auth_address"),
-    cfg.BoolOpt("swift_store_auth_insecure", default=False),
-    cfg.StrOpt("swift_store_auth_version", default="3", help="Without effect: Keystone's API is v3"),
-    cfg.StrOpt("swift_store_cacert", help="File with the certificates to trust instead of the system's"),
-    cfg.StrOpt("swift_store_config_file", help="File with service users, a section for each"),
-    cfg.StrOpt("swift_store_container", default="glance"),
-    cfg.BoolOpt("swift_store_create_container_on_put", default=False),
-    cfg.StrOpt("swift_store_endpoint", help="Storage URL instead of the one from Keystone's catalog"),
-    cfg.StrOpt("swift_store_endpoint_type", default="publicURL", choices=["publicURL", "adminURL", "internalURL"]),
-    cfg.IntOpt("swift_store_expire_soon_interval", default=60, min=0, help="Seconds before its end to renew a token"),
-    cfg.StrOpt("swift_store_key", secret=True),
-    cfg.IntOpt("swift_store_large_object_chunk_size", default=200, min=1, help="MB of a segment"),
-    cfg.IntOpt("swift_store_large_object_size", default=5120, min=1, help="MB from which an image is in segments"),
-    cfg.BoolOpt("swift_store_multi_tenant", default=False),
-    cfg.IntOpt("swift_store_multiple_containers_seed", default=0, min=0, max=32),
-    cfg.StrOpt("swift_store_project_id"),
-    cfg.StrOpt("swift_store_project_name"),
-    cfg.StrOpt("swift_store_region"),
-    cfg.IntOpt("swift_store_retry_get_count", default=0, min=0),
-    cfg.StrOpt("swift_store_service_type", default="object-store"),
-    cfg.BoolOpt("swift_store_ssl_compression", default=True, help="Without effect"),
-    cfg.BoolOpt("swift_store_use_trusts", default=True),
-    cfg.StrOpt("swift_store_user", secret=True, help="project:user"),
-    cfg.StrOpt("swift_upload_buffer_dir", help="Without effect: nothing is sent twice"),
-]
 
 CONNECT_TIMEOUT = 10  # seconds
 READ_TIMEOUT = 60  # seconds without a byte

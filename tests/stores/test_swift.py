@@ -19,8 +19,7 @@ from glimpse.errors import NotFound, SettingsError, StoreFull, Unavailable, Unco
 from glimpse.stores import swift_objects, swift_uploads
 from glimpse.stores.conformance import Harness, ReadableStore, WritableStore, blocks, read
 from glimpse.stores.driver import BLOCK
-from glimpse.stores.swift import SwiftStore
-from glimpse.stores.swift_objects import OPTIONS
+from glimpse.stores.swift import OPTIONS, SwiftStore
 from tests.rig.keystone import PASSWORD, SERVICE_USER, Keystone
 from tests.rig.swift import KeystoneSwift
 

@@ -16,7 +16,7 @@ from glimpse.errors import Forbidden, NotFound, SettingsError, Unavailable, Unco
 from glimpse.stores import swift_objects
 from glimpse.stores.conformance import Harness, ReadableStore, WritableStore, blocks, read
 from glimpse.stores.driver import BLOCK, SharingStore, Store
-from glimpse.stores.swift_objects import OPTIONS
+from glimpse.stores.swift import OPTIONS
 from glimpse.stores.swift_tenants import TenantSwift
 from tests.rig.keystone import PASSWORD, SERVICE_USER, Keystone
 from tests.rig.swift import KeystoneSwift
