@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -538,6 +539,7 @@ def test_settings_that_cannot_work_are_named(ceph: Ceph, options: dict[str, Any]
 
 @pytest.mark.parametrize("module", ["rados", "rbd"])
 def test_without_the_libraries_it_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
+    for name in ("rados", "rbd"):
+        monkeypatch.setitem(sys.modules, name, None if name == module else ModuleType(name))
     with pytest.raises(Unconfigured, match=f"python3-{module}"):
         RbdStore(DEFAULTS, "[test]")
