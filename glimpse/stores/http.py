@@ -8,7 +8,8 @@ from typing import Any
 
 from oslo_config import cfg
 
-from glimpse.errors import Forbidden, Gone, SettingsError
+from glimpse.errors import Forbidden, Gone
+from glimpse.stores.certificates import trusting
 from glimpse.stores.driver import Facts, Reader, Stored
 from glimpse.stores.uri_filter import UriFilter
 from glimpse.stores.web import SCHEMES, WebClient
@@ -63,10 +64,4 @@ class HttpStore:
 
 def _tls(ca_file: str | None, insecure: bool, where: str) -> ssl.SSLContext | bool:
     """Whom to trust. As for Glance, a file of certificates wins over the switch. Raises `SettingsError`."""
-    if ca_file is None:
-        return not insecure
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        reason = error.strerror or "it holds no certificates"
-        raise SettingsError(f"{where} https_ca_certificates_file: {ca_file} cannot be used: {reason}") from error
+    return not insecure if ca_file is None else trusting(ca_file, "https_ca_certificates_file", where)

@@ -16,7 +16,8 @@ from urllib.parse import quote, unquote
 import aiohttp
 from yarl import URL
 
-from glimpse.errors import Conflict, Forbidden, GlimpseError, NotFound, SettingsError, StoreFull, Unavailable
+from glimpse.errors import Conflict, Forbidden, GlimpseError, NotFound, StoreFull, Unavailable
+from glimpse.stores.certificates import trusting
 from glimpse.stores.driver import BLOCK
 from glimpse.stores.swift_auth import Account, Login
 
@@ -365,10 +366,4 @@ def _tls(options: Mapping[str, Any], where: str) -> ssl.SSLContext | bool:
     if options["swift_store_auth_insecure"]:
         return False
     path = options["swift_store_cacert"]
-    if not path:
-        return True
-    try:
-        return ssl.create_default_context(cafile=path)
-    except OSError as error:
-        reason = error.strerror or "it holds no certificates"
-        raise SettingsError(f"{where} swift_store_cacert: {path} cannot be used: {reason}") from error
+    return trusting(path, "swift_store_cacert", where) if path else True
