@@ -71,6 +71,8 @@ class Acls:
             return True
         except GlimpseError as error:
             LOG.warning("image %s: its store does not know yet who may read it: %s", image_id, error.message)
+        except Exception:  # the change itself is done: whoever asked for it is not told that it failed
+            LOG.exception("image %s: its store does not know yet who may read it", image_id)
         if image_id not in self._late:
             task = asyncio.create_task(self._tell_later(context, image_id))
             self._late[image_id] = task

@@ -148,3 +148,11 @@ async def test_nothing_is_asked_where_no_store_wants_to_know(database: Database,
     assert not deaf.on
     database.close()
     await deaf.spread(OWNER, shared.id)
+
+
+async def test_a_failure_that_nobody_foresaw_costs_no_upload(
+    listed: Acls, store: ListedStore, shared: Image, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store, "share", None)
+    await listed.spread_new(OWNER, shared.id)
+    assert "TypeError" in caplog.text
