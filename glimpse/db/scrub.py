@@ -166,9 +166,7 @@ def is_shared(connection: Connection, image_id: str, url: str) -> bool:
     Most stores understand several URLs of one place. So one that names another image by its id is that image's, however
     the rest is spelled; and so is one whose last part, if it is an id (Cinder's, of a volume), ends another's URL.
     """
-    named = _ids_in(url) - {image_id}
-    kept = sa.or_(image_table.c.deleted == sa.false(), image_table.c.status == _PENDING)
-    if named and connection.execute(sa.select(image_table.c.id).where(image_table.c.id.in_(named), kept)).first():
+    if any(other != image_id for other in images_named(connection, url)):
         return True
     if _is_named_after(image_id, url):
         return False  # nobody looks at all rows for it
@@ -179,6 +177,14 @@ def is_shared(connection: Connection, image_id: str, url: str) -> bool:
         others = others.where(_places.value.endswith(end, autoescape=True))  # for MariaDB in letters of either case
     texts = (sealing.readable(connection, text) for text in connection.execute(others).scalars())
     return any(text == url or (end != url and text.endswith(f"/{end}")) for text in texts)
+
+
+def images_named(connection: Connection, url: str) -> list[str]:
+    """The ids of images, not deleted for good, that a URL names in any part of it."""
+    if not (ids := _ids_in(url)):
+        return []
+    kept = sa.or_(image_table.c.deleted == sa.false(), image_table.c.status == _PENDING)
+    return list(connection.execute(sa.select(image_table.c.id).where(image_table.c.id.in_(ids), kept)).scalars())
 
 
 def is_own(image_id: str, url: str) -> bool:

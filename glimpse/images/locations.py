@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from glimpse.access.policy import Policy, require_owner
-from glimpse.db import images
+from glimpse.db import images, scrub
 from glimpse.db.engine import Connection, Database
 from glimpse.domain import lifecycle
 from glimpse.domain.context import Context
@@ -29,10 +30,13 @@ from glimpse.settings import Settings
 from glimpse.stores.registry import ConfiguredStore, Stores
 from glimpse.stores.uri_filter import UriFilter
 
+LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # Whoever may name files names every file of this machine (OSSA-2014-041, OSSA-2015-003); the last one names accounts.
 RESTRICTED = frozenset({"file", "filesystem", "swift+config"})
+# These are read with credentials of the service, whoever asks: it could read what no image of the caller's is.
+WITH_OWN_CREDENTIALS = frozenset({"s3", "rbd", "gcs", "azure", "vmware"})
 MOST_ASKED = 128  # URLs for one call: a body has room for so many that one call would be an attack on their servers
 
 
@@ -92,6 +96,9 @@ class Locations:
         store = self._outside(url)
         if store is None or (is_web(url) and not await self.filter.passes(url)):
             return None
+        if context is not None and not await self.database.run(self._may_name, context, store, url):
+            LOG.warning("a caller of project %s names a place that is not one of its images", context.project_id)
+            return None
         try:
             return await store.acting_for(context, owner).store.stat(url) or None
         except GlimpseError:
@@ -102,7 +109,29 @@ class Locations:
         scheme, _, rest = url.partition("://")
         if scheme in RESTRICTED or not rest or not url.isprintable() or " " in url or not is_storable(url):
             return None
-        return next((each for each in self.stores if scheme in each.store.facts.schemes), None)
+        knowing = (each for each in self.stores if scheme in each.store.facts.schemes)
+        return self.stores.owning(url) or next(knowing, None)
+
+    def _may_name(self, context: Context, store: ConfiguredStore, url: str) -> bool:
+        """Whether that caller may have the service look there.
+
+        Admins and other services may, as in Glance. What the service reads with its own credentials is not open to
+        everybody else by that: the place has to be in a store's own pool or bucket, and not be that of an
+        image which the caller does not see.
+        """
+        if context.is_admin or "service" in context.roles | context.service_roles:
+            return True
+        if store.store.facts.type not in WITH_OWN_CREDENTIALS:
+            return True
+
+        def sees_all(connection: Connection) -> bool:
+            for image_id in scrub.images_named(connection, url):
+                images.get(connection, image_id, context)
+            return True
+
+        with contextlib.suppress(NotFound):
+            return store.store.owns(url) and self.database.read(sees_all)
+        return False
 
     def find(self, context: Context, image_id: str) -> tuple[Location, ...]:
         """All locations, for other services. Raises `NotFound`, `Forbidden`."""
