@@ -82,6 +82,7 @@ GROWTH = 1_500  # without a size, a part is at least this fraction of what came 
 CONNECT_SECONDS, READ_SECONDS = 5, 60
 TRIES = 3  # by botocore, within a second
 PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between those of an upload, whose bytes come only once
+PIECE = 1 << 16  # bytes that have `CONNECT_SECONDS` to go out, at least
 CALLS = 32  # threads for all but the sending of parts
 TOKEN = "glimpse-upload"  # noqa: S105  the name of metadata that tells whose upload made an object
 
@@ -182,6 +183,7 @@ class S3Bucket:
         self.room = _Room(parallel * self.part)
         self.calls = ThreadPoolExecutor(CALLS, "s3-store")
         self.senders = ThreadPoolExecutor(parallel, "s3-store-part")
+        self.buffered = 0  # bytes for which uploads of whole objects have kept memory, as long as their clients take
         self.conditional = True  # whether the server knows If-None-Match on writes; it tells at the first one
         self._bucket_seen = False
         self._undoing: set[asyncio.Task[None]] = set()
@@ -196,12 +198,17 @@ class S3Bucket:
         end = time.monotonic() + READ_SECONDS  # a server that hangs has had its time after one of them
         for pause in patience:
             try:
-                return getattr(self._client.get(), operation)(**parameters)
+                return self._ask(operation, parameters)
             except Exception as error:
                 if not _may_pass(error) or time.monotonic() > end:
                     raise
                 LOG.info("an S3 server fails, %s is repeated in %g s: %s", operation, pause, _summary(error))
             time.sleep(pause)
+        return self._ask(operation, parameters)
+
+    def _ask(self, operation: str, parameters: Mapping[str, Any]) -> Any:
+        if isinstance(body := parameters.get("Body"), _Sent):
+            body.seek(0)  # it may have been sent before
         return getattr(self._client.get(), operation)(**parameters)
 
     async def call(self, operation: str, place: Place, **parameters: Any) -> Any:
@@ -273,6 +280,16 @@ class S3Bucket:
             await asyncio.wait([undoing], timeout=UNDO_SECONDS)
             raise
 
+    def buffers_whole(self, size: int) -> bool:
+        """Whether an upload of so many bytes may come in one piece: then they are added to `buffered`.
+
+        Without room for it the upload comes in parts, of which each needs less.
+        """
+        if size >= self.whole or (size > self.part and self.buffered + size > self.room.size):
+            return False
+        self.buffered += size
+        return True
+
     async def remove(self, place: Place) -> None:
         await self.find(place)  # S3 itself is content to delete nothing
         try:
@@ -340,7 +357,15 @@ class _Upload:
 
     async def run(self, blocks: AsyncIterator[bytes], size: int | None) -> int:
         """Send all of it; how many bytes."""
-        limit = self._bucket.whole if size is not None and size < self._bucket.whole else self._part_size(size, 0)
+        if size is not None and self._bucket.buffers_whole(size):
+            try:
+                return await self._run(blocks, size, self._bucket.whole)
+            finally:
+                self._bucket.buffered -= size
+        return await self._run(blocks, size, self._part_size(size, 0))
+
+    async def _run(self, blocks: AsyncIterator[bytes], size: int | None, limit: int) -> int:
+        """`limit` is the length of the first part; what is not longer is an object by itself."""
         buffer, sent = bytearray(), 0
         async for block in blocks:
             view = memoryview(block)
@@ -369,7 +394,7 @@ class _Upload:
             self._bucket.room.give(len(data))
             raise _translated(self._failed) from self._failed
         part = self._start(
-            "upload_part", sender=True, UploadId=self._upload_id, PartNumber=len(self._parts) + 1, Body=data
+            "upload_part", sender=True, UploadId=self._upload_id, PartNumber=len(self._parts) + 1, Body=_Sent(data)
         )
         self._parts.append(part)
         loop, length = asyncio.get_running_loop(), len(data)
@@ -401,7 +426,7 @@ class _Upload:
     async def _send_whole(self, data: bytearray) -> None:
         await self._bucket.room.take(len(data))
         try:
-            await self._publish("put_object", Body=data, Metadata={TOKEN: self._token})
+            await self._publish("put_object", Body=_Sent(data), Metadata={TOKEN: self._token})
         finally:
             self._bucket.room.give(len(data))
 
@@ -445,6 +470,36 @@ class _Upload:
             LOG.warning("parts of %s may be left in the store: %s", self._place.key, error)
 
 
+class _Sent:
+    """A buffer as a file, which goes to the server in small pieces.
+
+    Whole it had to be sent within the time limit of a single operation of its socket, so over a slow line never.
+    """
+
+    def __init__(self, data: bytearray) -> None:
+        self._data = memoryview(data)
+        self._at = 0
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def read(self, size: int | None = None) -> bytes:
+        """Of a file. `PIECE` bytes where fewer are asked for: what sends them takes whatever comes."""
+        end = len(self._data) if size is None or size < 0 else self._at + max(size, PIECE)
+        piece = bytes(self._data[self._at : end])
+        self._at += len(piece)
+        return piece
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Of a file."""
+        self._at = max(0, offset + (0, self._at, len(self._data))[whence])
+        return self._at
+
+    def tell(self) -> int:
+        """Of a file."""
+        return self._at
+
+
 class _Body:
     """The bytes of an answer. A thread may still read when nobody waits for it any more: then that one closes it."""
 
@@ -474,13 +529,13 @@ class _Room:
     """Bytes that may be under way at the same time; a single part may be longer."""
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self.size = size
         self._used = 0
         self._waiting: list[asyncio.Future[None]] = []
 
     async def take(self, count: int) -> None:
         """Wait for room. Whoever got it gives it back."""
-        while self._used and self._used + count > self._size:
+        while self._used and self._used + count > self.size:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             await turn

@@ -19,7 +19,6 @@ from glimpse.images.locations import Locations
 from glimpse.images.scrub import Scrubber
 from glimpse.notifications import Notifications
 from glimpse.settings import load
-from glimpse.stores.conformance import blocks
 from glimpse.stores.registry import open_stores
 from glimpse.stores.uri_filter import UriFilter
 from tests.db.opened import opened

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import suppress
 
 from tests.rig.process import free_port
@@ -35,6 +36,12 @@ class Gate:
     async def open(self) -> None:
         """Let connections through, from now on."""
         self._server = await asyncio.start_server(self._forward, "127.0.0.1", self.port)
+
+    def keep_little(self) -> None:
+        """Let the kernel take no more than that from who sends faster than this forwards."""
+        assert self._server is not None
+        for each in self._server.sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PIECE)
 
     def shut(self) -> None:
         """Break all connections and refuse new ones, as a server does that is stopped."""

@@ -662,3 +662,40 @@ async def test_links_need_no_keys(real: Server) -> None:
     assert old is not None
     assert requests.get(old, timeout=10).status_code == 403
     await store.close()
+
+
+async def test_over_a_slow_line(real: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body of any length may take its time, as long as it goes on."""
+    monkeypatch.setattr(s3, "CONNECT_SECONDS", 0.5)
+    image_id = str(uuid.uuid4())
+    async with Gate(int(real.url.rpartition(":")[2])) as gate:
+        gate.pause = 0.02
+        gate.keep_little()
+        store = real.store(s3_store_host=f"http://127.0.0.1:{gate.port}", s3_store_large_object_size=100)
+        content = bytes(8 * BLOCK)
+        assert (await store.put(image_id, blocks(content), len(content))).size == len(content)
+        await store.close()
+    assert real.client.head_object(Bucket=real.bucket, Key=image_id)["ContentLength"] == len(content)
+
+
+async def test_slow_clients_do_not_fill_the_memory(real: Server) -> None:
+    """Where uploads that wait for their clients keep much already, the next comes in parts."""
+    store = real.store(s3_store_large_object_size=100)  # two times 5 MiB are meant for it
+    begun, enough = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        begun.set()
+        yield bytes(BLOCK)
+        await enough.wait()
+        yield bytes(7 * BLOCK)
+
+    first = asyncio.create_task(store.put(str(uuid.uuid4()), slow(), 8 * BLOCK))
+    await begun.wait()
+    ids = [str(uuid.uuid4()) for _ in range(2)]
+    await store.put(ids[0], blocks(bytes(8 * BLOCK)), 8 * BLOCK)
+    enough.set()
+    await first
+    await store.put(ids[1], blocks(bytes(8 * BLOCK)), 8 * BLOCK)
+    tags = [real.client.head_object(Bucket=real.bucket, Key=each)["ETag"] for each in ids]
+    assert ["-" in tag for tag in tags] == [True, False]
+    await store.close()
