@@ -222,17 +222,17 @@ async def test_blocks_of_any_length(store: RbdStore, image_id: str) -> None:
 
 
 async def test_many_transfers_share_the_memory(store: RbdStore, image_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glimpse.stores.rbd.MEMORY", 6 * BLOCK)
+    monkeypatch.setattr("glimpse.stores.rbd_pool.MEMORY", 6 * BLOCK)
     content = secrets.token_bytes(9 * BLOCK + 1)
     stored = await store.put(image_id, blocks(content), None)
     readers = [await store.open(stored.url) for _ in range(20)]
-    assert store.portion < BLOCK
+    assert store.pool.portion < BLOCK
     others = [f"{image_id}-{number}" for number in range(3)]
     puts = await asyncio.gather(*(store.put(name, blocks(content), len(content)) for name in others))
     for reader in readers:
         assert b"".join([block async for block in reader.stream(0, None)]) == content
         await reader.close()
-    assert store.portion == 4 * BLOCK
+    assert store.pool.portion == 4 * BLOCK
     for each in (stored, *puts):
         assert await read(store, each.url) == content
         await store.delete(each.url)
@@ -302,7 +302,7 @@ async def test_an_image_that_somebody_has_open_to_write_keeps_its_snapshot(
     stored = await store.put(image_id, blocks(b"x"), None)
     somebody = make(ceph)
     connection = await somebody.cluster.connected()
-    with somebody.pool_of(connection, None) as ioctx, somebody.rbd.Image(ioctx, image_id), pytest.raises(Conflict):
+    with somebody.pool.opened(connection) as ioctx, somebody.pool.rbd.Image(ioctx, image_id), pytest.raises(Conflict):
         await store.delete(stored.url)
     assert await read(store, stored.url) == b"x"
     await store.delete(stored.url)
@@ -324,7 +324,7 @@ async def ticks(worst: list[float]) -> None:
 async def test_a_cluster_that_goes_away_and_comes_back(
     store: RbdStore, ceph: Ceph, image_id: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("glimpse.stores.rbd.MARGIN", 3)
+    monkeypatch.setattr("glimpse.stores.rbd_transfers.MARGIN", 3)
     content, worst = secrets.token_bytes(30 * BLOCK), [0.0]
     ticking = asyncio.create_task(ticks(worst))
     kept = await store.put(str(uuid.uuid4()), blocks(content), None)
@@ -456,7 +456,11 @@ async def test_discard_does_not_wait_for_ever_for_somebody_who_writes(
     somebody = make(ceph)
     stored = await store.put(image_id, blocks(b"x"), None)
     connection = await somebody.cluster.connected()
-    with somebody.pool_of(connection, None) as ioctx, somebody.rbd.Image(ioctx, image_id), pytest.raises(Unavailable):
+    with (
+        somebody.pool.opened(connection) as ioctx,
+        somebody.pool.rbd.Image(ioctx, image_id),
+        pytest.raises(Unavailable),
+    ):
         await store.discard(image_id)
     await store.delete(stored.url)
     await somebody.close()
