@@ -132,6 +132,7 @@ class Upload:
         self._image: Image = None
         self._created = False
         self._dropped = False
+        self._id: str | None = None  # Ceph's own for the image, which no other of that name has
         self._room = 0  # the size that the image has in the pool
         self._growth = pool.chunk
         self._pieces: list[bytes | memoryview] = []  # the bytes before `size` that are not on their way yet
@@ -152,6 +153,7 @@ class Upload:
             self._created = True
             self._image = self._pool.rbd.Image(ioctx, self._name)
             self._pool.open_images.add(self)
+            self._id = self._image.id()
             self._room = size
 
     async def add(self, block: bytes) -> None:
@@ -224,7 +226,13 @@ class Upload:
             self._close()
             if self._created:
                 with self._pool.opened(self._connection) as ioctx, suppress(self._pool.rbd.ImageNotFound):
-                    self._pool.remove(self._connection, ioctx, self._name, SNAPSHOT)
+                    if self._is_there(ioctx):
+                        self._pool.remove(self._connection, ioctx, self._name, SNAPSHOT)
+
+    def _is_there(self, ioctx: Any) -> bool:
+        """Whether the image of that name is still this one: we may be late, and another upload has taken its place."""
+        with self._pool.rbd.Image(ioctx, self._name, read_only=True) as image:
+            return self._id in (None, image.id())
 
 
 def _blocks(data: bytes) -> Iterator[bytes]:

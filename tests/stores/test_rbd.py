@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from glimpse.errors import Conflict, Forbidden, NotFound, SettingsError, StoreFull, Unavailable, Unconfigured
-from glimpse.stores.conformance import Harness, ReadableStore, WritableStore, blocks, read
+from glimpse.stores.conformance import BrokenOff, Harness, ReadableStore, WritableStore, blocks, read
 from glimpse.stores.driver import BLOCK, HOLE, LendingStore, LinkingStore, PersonalStore, SharingStore
 from glimpse.stores.rbd import OPTIONS, RbdStore
 from tests.rig.ceph import POOL, Ceph
@@ -547,3 +547,22 @@ def test_without_the_libraries_it_says_how_to_get_them(monkeypatch: pytest.Monke
         monkeypatch.setitem(sys.modules, name, None if name == module else ModuleType(name))
     with pytest.raises(Unconfigured, match=f"python3-{module}"):
         RbdStore(DEFAULTS, "[test]")
+
+
+async def test_an_upload_that_is_late_spares_the_next_one(store: RbdStore, ceph: Ceph, image_id: str) -> None:
+    """Somebody else has put away what there was, and the image has come again, before the first upload gives up."""
+    other = make(ceph)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield secrets.token_bytes(2 * BLOCK)
+        ceph.rbd("rename", f"{POOL}/{image_id}", f"{POOL}/{image_id}-away")
+        await other.put(image_id, blocks(b"again"), 5)
+        raise BrokenOff
+
+    with pytest.raises(BrokenOff):
+        await store.put(image_id, slow(), 9 * BLOCK)
+    url = f"rbd://{ceph.fsid}/{POOL}/{image_id}/snap"
+    assert await read(other, url) == b"again"
+    await other.delete(url)
+    await other.close()
+    ceph.rbd("rm", f"{POOL}/{image_id}-away")
