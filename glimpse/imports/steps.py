@@ -352,6 +352,9 @@ class Ingest:
             if image.status != "importing":  # what that has was refused before, or is left of the import of a Glance
                 places = (self.order.parts.stores.holding(location) for location in image.locations)
                 holding = {place.id for place in places if place is not None}
+                # Two stores may have been given one place by mistake: the bytes in there are the image's only ones.
+                urls = [location.url for location in image.locations]
+                holding |= {each.id for each in self.order.targets if any(map(each.store.owns, urls))}
         work.locations.clear()
         failure: GlimpseError | None = None
         work.leftovers -= holding

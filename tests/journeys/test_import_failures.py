@@ -365,6 +365,16 @@ def test_a_copy_of_an_image_that_is_switched_off_meanwhile(importer: Api, import
     check_nothing_left(importing, image["id"])
 
 
+def test_a_copy_into_the_same_place(own: Callable[..., Service]) -> None:
+    """Two stores that share their directory by mistake: the copy fails, and the image keeps its bytes."""
+    service = own({"fast": {"filesystem_store_datadir": "{home}/images"}})
+    api = Api(service.url)
+    image = api.active(b"the only ones")
+    assert api.imported(image["id"], "copy-image", stores=["fast"])[1]["status"] == "failure"
+    assert api.download(image["id"]) == b"the only ones"
+    api.close()
+
+
 def test_a_copy_whose_source_is_gone(two: Service, api: Api) -> None:
     image = api.active(noise(MIB))
     path = two.home / "images" / image["id"]
