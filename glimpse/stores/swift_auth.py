@@ -258,6 +258,11 @@ class ServiceLogin:
         if self._grant is not None and self._grant.token == old.token:
             self._grant = None
 
+    @property
+    def takes_trusts(self) -> bool:
+        """Whether Keystone lets this user act within a trust: not by an application credential."""
+        return not self._reference.application_credential_id
+
     def within(self, trust: str) -> ServiceLogin:
         """The same user as the one whom a trust is from."""
         return ServiceLogin(self._reference, self.keystone, trust)
@@ -325,7 +330,7 @@ class LastingLogin:
 
     async def account(self) -> Account:
         own = (await self._caller.grant()).account()
-        if self._keeper is None and self._trusts and self._service is not None:
+        if self._keeper is None and self._trusts and self._service is not None and self._service.takes_trusts:
             self._keeper = asyncio.create_task(self._keep(self._service))
         deputy = self._trusted or (self._service if self._deputy else None)
         return own if deputy is None else Account(own.storage_url, (await deputy.grant()).token)
@@ -374,4 +379,10 @@ class LastingLogin:
     async def _make_trust(self, caller: Grant, service: ServiceLogin) -> None:
         trustee = (await service.grant()).user
         self._trust = await service.keystone.trust(caller, trustee)
-        self._trusted = service.within(self._trust)
+        trusted = service.within(self._trust)
+        try:
+            await trusted.grant()
+        except GlimpseError:
+            await service.keystone.end_trust(self._trust, caller.token)
+            raise
+        self._trusted = trusted

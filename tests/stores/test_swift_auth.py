@@ -119,9 +119,17 @@ async def test_an_application_credential(server: rig.Keystone, asked: Keystone) 
     made = asked._call("POST", f"/users/{user}/application_credentials", token, secret).json()
     credential = made["application_credential"]["id"]
     reference = Reference(server.url, application_credential_id=credential, application_credential_secret="app-secret")
-    account = await ServiceLogin(reference, asked).account()
+    service = ServiceLogin(reference, asked)
+    account = await service.account()
     assert account.storage_url.endswith(project_id(server, "service"))
     assert "app-secret" not in repr(reference)
+    with server.short_lived_token("demo", "demo", 100) as (short, _):
+        # It cannot act within a trust, so the upload goes on with the caller's token for as long as that holds.
+        login = LastingLogin(CallerLogin(asked, short), service, trusts=True)
+        for _ in range(10):
+            assert (await login.account()).token == short
+            await asyncio.sleep(0.01)
+        await login.close()
 
 
 async def test_keystone_away_and_back(server: rig.Keystone, asked: Keystone, monkeypatch: pytest.MonkeyPatch) -> None:
