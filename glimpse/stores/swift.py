@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from oslo_config import cfg
 from yarl import URL
 
-from glimpse.errors import NotFound, Unavailable, Unconfigured
+from glimpse.errors import Forbidden, NotFound, Unavailable, Unconfigured
 from glimpse.stores.driver import Facts, Reader, Stored
 from glimpse.stores.swift_auth import Keystone, Reach, ServiceLogin
 from glimpse.stores.swift_objects import MISSING, Objects, Place, url_of
@@ -117,9 +117,11 @@ class SwiftStore:
 
     async def put(self, image_id: str, blocks: AsyncIterator[bytes], size: int | None) -> Stored:
         place = self._place_of(image_id)
-        await self._require_container(place)
         try:
+            await self._require_container(place)
             stored = await self._uploads.put(place, blocks, size)
+        except Forbidden as error:
+            raise Unavailable(error.message) from error
         except NotFound as error:
             self._present.discard(place.container)
             raise Unavailable("The store's container is gone.") from error

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from glimpse.errors import NotFound, SettingsError, StoreFull, Unavailable, Unconfigured
+from glimpse.errors import Forbidden, NotFound, SettingsError, StoreFull, Unavailable, Unconfigured
 from glimpse.stores import swift_objects, swift_uploads
 from glimpse.stores.conformance import Harness, ReadableStore, WritableStore, blocks, read
 from glimpse.stores.driver import BLOCK
@@ -195,6 +195,18 @@ async def test_wrong_credentials(account: Account, caplog: pytest.LogCaptureFixt
             await call
     assert "wrong-key" not in caplog.text
     await store.close()
+
+
+async def test_a_user_without_rights(account: Account, store: SwiftStore) -> None:
+    reader = SwiftStore(account.options(swift_store_user="demo:demo_reader"), "[test]")
+    with pytest.raises(Forbidden):
+        await reader.check()
+    with pytest.raises(Unavailable):
+        await reader.put(str(uuid.uuid4()), blocks(b"x"), 1)
+    for call in (reader.open, reader.delete):
+        with pytest.raises(Forbidden):
+            await call("swift+config://ref1/glance/image")
+    await reader.close()
 
 
 async def test_a_server_that_stops_in_an_upload(
