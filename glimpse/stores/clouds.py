@@ -27,10 +27,11 @@ from glimpse.stores.objects import (
     NO_BUCKET,
     NOT_HERE,
     REFUSED,
-    UNDO_SECONDS,
+    Denied,
     Found,
     Interrupted,
     Place,
+    Undoing,
 )
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class CloudBucket:
         self._max_parts = max_parts
         self._overwrites_parts = overwrites_parts
         self._opened: dict[int, GCSStore | AzureStore] = {}
-        self._undoing: set[asyncio.Task[None]] = set()
+        self._undoing = Undoing()
 
     @property
     def _store(self) -> GCSStore | AzureStore:
@@ -144,10 +145,7 @@ class CloudBucket:
             await asyncio.shield(sending)
         except BaseException as error:
             failed = feed.failed
-            undoing = asyncio.ensure_future(self._undo(key, feed, token, sending))
-            self._undoing.add(undoing)
-            undoing.add_done_callback(self._undoing.discard)
-            await asyncio.wait([undoing], timeout=UNDO_SECONDS)
+            await self._undoing.run(self._undo(key, feed, token, sending))
             if not isinstance(error, Exception):
                 raise
             if failed is not None:
@@ -252,8 +250,7 @@ class CloudBucket:
             raise _translated(error) from error
 
     async def close(self) -> None:
-        if self._undoing:
-            await asyncio.wait(self._undoing, timeout=UNDO_SECONDS)
+        await self._undoing.close()
         self._opened.clear()
 
 
@@ -327,10 +324,6 @@ class _Feed:
 
 class _GivenUp(Exception):
     """Nobody wants the upload any more."""
-
-
-class Denied(Unavailable):
-    """The server knows who asks, and does not allow it; or does not believe it."""
 
 
 def _status(error: Exception) -> int:

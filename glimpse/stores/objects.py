@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -42,6 +42,10 @@ CHANGED = "The image data in the store is not what it was."
 
 class Interrupted(Exception):
     """A read broke off for a reason that may pass."""
+
+
+class Denied(Unavailable):
+    """The server knows who asks, and does not allow it; or does not believe it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +178,25 @@ class ObjectStore:
 
     async def close(self) -> None:
         await self._bucket.close()
+
+
+class Undoing:
+    """The ends of uploads that failed: they go on, whatever becomes of the coroutine that waits for them."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, undo: Coroutine[Any, Any, None]) -> None:
+        """Begin to undo something, and wait for it, but not longer than `UNDO_SECONDS`."""
+        task = asyncio.create_task(undo)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.wait([task], timeout=UNDO_SECONDS)
+
+    async def close(self) -> None:
+        """Wait for what still goes on, just as long."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=UNDO_SECONDS)
 
 
 class ObjectReader:

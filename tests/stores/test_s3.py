@@ -25,7 +25,7 @@ from glimpse.errors import (
     Unavailable,
     Unconfigured,
 )
-from glimpse.stores import objects, s3
+from glimpse.stores import objects, s3_client, s3_uploads
 from glimpse.stores.conformance import Harness, ReadableStore, WritableStore, blocks, read
 from glimpse.stores.driver import BLOCK, LinkingStore
 from glimpse.stores.s3 import OPTIONS, S3Store
@@ -246,11 +246,11 @@ def test_regions(host: str, region: str, expected: str) -> None:
 
 
 def test_ten_thousand_parts_are_always_enough() -> None:
-    upload = s3._Upload(made()._bucket, objects.Place("images", "key"))
+    upload = s3_uploads._Upload(made()._bucket._uploads, objects.Place("images", "key"))
     for size in (1 << 40, 5 << 40):
-        assert size / upload._part_size(size, 0) <= s3.MAX_PARTS
+        assert size / upload._part_size(size, 0) <= s3_uploads.MAX_PARTS
     sent = 0
-    for number in range(s3.MAX_PARTS):
+    for number in range(s3_uploads.MAX_PARTS):
         part = upload._part_size(None, sent)
         assert number > 1000 or part == 10 * objects.MIB
         sent += part
@@ -343,8 +343,8 @@ async def test_an_upload_whose_answer_got_lost_counts(
     imitation: Server, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the server refuses because it is there may be what this very upload has put there."""
-    monkeypatch.setattr(s3.secrets, "token_hex", lambda count: "mine")
-    put = {"Bucket": imitation.bucket, "Key": "key", "Body": b"first", "Metadata": {s3.TOKEN: token}}
+    monkeypatch.setattr(s3_uploads.secrets, "token_hex", lambda count: "mine")
+    put = {"Bucket": imitation.bucket, "Key": "key", "Body": b"first", "Metadata": {s3_uploads.TOKEN: token}}
 
     async def meanwhile() -> AsyncIterator[bytes]:
         imitation.client.put_object(**put)
@@ -378,17 +378,17 @@ async def test_discard_ends_uploads_of_that_image_only(real: Server) -> None:
 async def test_who_may_not_list_uploads_discards_what_can_be(
     real: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    start = s3.S3Bucket.start
+    start = s3_client.Client.start
 
-    def start_what_is_allowed(bucket: s3.S3Bucket, threads: Any, operation: str, *rest: Any, **named: Any) -> Any:
+    def start_what_is_allowed(client: s3_client.Client, threads: Any, operation: str, *rest: Any, **named: Any) -> Any:
         if operation == "list_multipart_uploads":
             return threads.submit(refuse)
-        return start(bucket, threads, operation, *rest, **named)
+        return start(client, threads, operation, *rest, **named)
 
     def refuse() -> None:
         raise refusal("AccessDenied", 403)
 
-    monkeypatch.setattr(s3.S3Bucket, "start", start_what_is_allowed)
+    monkeypatch.setattr(s3_client.Client, "start", start_what_is_allowed)
     real.client.put_object(Bucket=real.bucket, Key="key", Body=b"x")
     store = real.store()
     await store.discard("key")
@@ -402,8 +402,8 @@ async def test_who_may_not_list_uploads_discards_what_can_be(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "PATIENCE", (0.1, 0.2))
-    monkeypatch.setattr(s3, "READ_SECONDS", 1)
+    monkeypatch.setattr(s3_uploads, "PATIENCE", (0.1, 0.2))
+    monkeypatch.setattr(s3_client, "READ_SECONDS", 1)
     monkeypatch.setattr(objects, "PAUSES", (0.1, 0.3, 0.5))
     monkeypatch.setattr(objects, "CHECK_SECONDS", 1.0)
 
@@ -616,7 +616,7 @@ def refusal(code: str, status: int) -> ClientError:
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_failures_have_a_status(failure: Exception, expected: type[Exception]) -> None:
-    translated = s3._translated(failure)
+    translated = s3_client.translated(failure)
     assert type(translated) is expected or isinstance(translated, expected)
     assert "host" not in str(translated)
 
@@ -636,7 +636,7 @@ def test_failures_have_a_status(failure: Exception, expected: type[Exception]) -
     ids=str,
 )
 def test_only_what_may_pass_is_tried_again(failure: Exception, passes: bool) -> None:
-    assert s3._may_pass(failure) is passes
+    assert s3_client.may_pass(failure) is passes
 
 
 # Secrets, and links.
@@ -666,7 +666,7 @@ async def test_links_need_no_keys(real: Server) -> None:
 
 async def test_over_a_slow_line(real: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body of any length may take its time, as long as it goes on."""
-    monkeypatch.setattr(s3, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(s3_client, "CONNECT_SECONDS", 0.5)
     image_id = str(uuid.uuid4())
     async with Gate(int(real.url.rpartition(":")[2])) as gate:
         gate.pause = 0.02
