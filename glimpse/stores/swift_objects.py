@@ -73,7 +73,8 @@ class Objects:
 
     async def open(self, place: Place) -> ObjectReader:
         """Raises `NotFound`, `Forbidden`, `Unavailable`."""
-        return ObjectReader(self, place, await self.stat(place))
+        facts = await self.facts(place)
+        return ObjectReader(self, place, int(facts.get("Content-Length", "0")), facts.get("Etag"))
 
     async def stat(self, place: Place) -> int:
         """The number of bytes. Raises as `open`."""
@@ -83,12 +84,15 @@ class Objects:
         """What Swift says of an object, as headers. Raises as `open`."""
         return await self._ask("HEAD", place)
 
-    async def stream(self, place: Place, first: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes from `first` to before `end`. A connection that breaks is made again. Raises as `open`."""
+    async def stream(self, place: Place, first: int, end: int, etag: str | None) -> AsyncIterator[bytes]:
+        """The bytes from `first` to before `end`. A connection that breaks is made again.
+
+        Raises as `open`, and `Conflict` where the object is not the one of that ETag any more.
+        """
         tries = 0
         while first < end:
             try:
-                async for block in self._part(place, first, end):
+                async for block in self._part(place, first, end, etag):
                     first, tries = first + len(block), 0
                     yield block
                 if first < end:
@@ -99,7 +103,7 @@ class Objects:
                 await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
                 tries += 1
 
-    async def _part(self, place: Place, first: int, end: int) -> AsyncIterator[bytes]:
+    async def _part(self, place: Place, first: int, end: int, etag: str | None) -> AsyncIterator[bytes]:
         account = await place.login.account()
         for last in (False, True):
             headers = {"Range": f"bytes={first}-{end - 1}"}
@@ -112,6 +116,8 @@ class Objects:
                         raise refusal(answer.status, "GET")
                     if answer.status != 206:
                         raise Unavailable("The store does not answer a range with one.")
+                    if answer.headers.get("Etag") != etag:
+                        raise Conflict("The image data in the store is not what it was.")
                     async for block in _blocks(answer.content):
                         yield block
                     return
@@ -297,15 +303,16 @@ class Objects:
 class ObjectReader:
     """A `driver.Reader` on an object that is there."""
 
-    def __init__(self, objects: Objects, place: Place, size: int) -> None:
+    def __init__(self, objects: Objects, place: Place, size: int, etag: str | None) -> None:
         self._objects = objects
         self._place = place
+        self._etag = etag
         self.size: int | None = size
         self._whole = size
 
     async def stream(self, offset: int, length: int | None) -> AsyncIterator[bytes]:
         end = self._whole if length is None else min(self._whole, offset + length)
-        async with contextlib.aclosing(self._objects.stream(self._place, offset, end)) as blocks:  # type: ignore[type-var]
+        async with contextlib.aclosing(self._objects.stream(self._place, offset, end, self._etag)) as blocks:  # type: ignore[type-var]
             async for block in blocks:
                 yield block
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from glimpse.errors import Forbidden, NotFound, SettingsError, StoreFull, Unavailable, Unconfigured
+from glimpse.errors import Conflict, Forbidden, NotFound, SettingsError, StoreFull, Unavailable, Unconfigured
 from glimpse.stores import swift_objects, swift_uploads
 from glimpse.stores.conformance import Harness, ReadableStore, WritableStore, blocks, read
 from glimpse.stores.driver import BLOCK
@@ -286,3 +286,14 @@ def test_what_is_not_configured() -> None:
     user = {"swift_store_auth_address": "keystone", "swift_store_user": USER, "swift_store_key": "x"}
     with pytest.raises(SettingsError, match="swift_store_cacert"):
         SwiftStore({**DEFAULTS, **user, "swift_store_cacert": "/nothing/there"}, "[test]")
+
+
+async def test_what_changes_under_a_reader_is_not_read_on(store: SwiftStore, account: Account) -> None:
+    """The rest of other bytes would look like the end of those that came before."""
+    name = str(uuid.uuid4())
+    account.call("PUT", f"/glance/{name}", data=bytes(4 * BLOCK))
+    reader = await store.open(f"swift+config://ref1/glance/{name}")
+    account.call("PUT", f"/glance/{name}", data=b"x" * (4 * BLOCK))
+    with pytest.raises(Conflict):
+        await anext(aiter(reader.stream(BLOCK, None)))
+    await reader.close()
