@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import requests
 
@@ -290,29 +290,33 @@ def azure_store(azurite: Azurite) -> StoreUnderTest:
 
 
 class SwiftAccount:
-    """An account as its owner sees it."""
+    """An account as its owner sees it; `login` gives its storage URL and a token."""
 
-    def __init__(self, url: str, token: str) -> None:
-        self._url = url
+    def __init__(self, login: Callable[[], tuple[str, str]]) -> None:
+        self._login = login
         self._session = requests.Session()
         self._session.trust_env = False
-        self._session.headers["X-Auth-Token"] = token
+        self._url = ""
 
     @classmethod
     def in_keystone(cls, keystone: Keystone, swift: KeystoneSwift, user: str, project: str) -> SwiftAccount:
         """That of a project."""
         (found,) = keystone.call("GET", f"/projects?name={project}")["projects"]
-        return cls(swift.account_url(found["id"]), keystone.token(user, project))
+        return cls(lambda: (swift.account_url(found["id"]), keystone.token(user, project)))
 
     @classmethod
     def of_its_own(cls, swift: Swift) -> SwiftAccount:
         """That of the proxy's own user."""
-        with requests.Session() as session:
-            session.trust_env = False
+
+        def login() -> tuple[str, str]:
             headers = {"X-Auth-User": USER, "X-Auth-Key": KEY}
-            answer = session.get(f"{swift.url}/auth/v1.0", headers=headers, timeout=30)
-        answer.raise_for_status()
-        return cls(answer.headers["X-Storage-Url"], answer.headers["X-Auth-Token"])
+            with requests.Session() as session:
+                session.trust_env = False
+                answer = session.get(f"{swift.url}/auth/v1.0", headers=headers, timeout=30)
+            answer.raise_for_status()
+            return answer.headers["X-Storage-Url"], answer.headers["X-Auth-Token"]
+
+        return cls(login)
 
     def kept(self, prefix: str) -> list[str]:
         """All containers whose names begin so, and all objects in them. Those that the store keeps are left out."""
@@ -330,17 +334,25 @@ class SwiftAccount:
 
     @contextmanager
     def full(self, *containers: str) -> Iterator[None]:
-        """Nothing fits into those containers inside."""
+        """Nothing fits into those containers inside. Swift asks about a quota only what is there already."""
         for container in containers:
-            self._call("PUT", f"/{container}", headers={"X-Container-Meta-Quota-Bytes": "1000000"})
+            self._call("PUT", f"/{container}")
+            self._call("PUT", f"/{container}/filler", data=b"12345")
+            self._call("POST", f"/{container}", headers={"X-Container-Meta-Quota-Bytes": "1"})
         try:
             yield
         finally:
             for container in containers:
+                self._call("DELETE", f"/{container}/filler")
                 self._call("POST", f"/{container}", headers={"X-Remove-Container-Meta-Quota-Bytes": "x"})
 
-    def _call(self, method: str, path: str, **more: object) -> requests.Response:
-        answer = self._session.request(method, f"{self._url}{path}", timeout=30, **more)  # type: ignore[arg-type]
+    def _call(self, method: str, path: str, again: bool = True, **more: Any) -> requests.Response:
+        if not self._url:
+            self._url, self._session.headers["X-Auth-Token"] = self._login()
+        answer = self._session.request(method, f"{self._url}{path}", timeout=30, **more)
+        if answer.status_code == 401 and again:  # a test has revoked the token
+            self._url = ""
+            return self._call(method, path, again=False, **more)
         if not answer.ok and answer.status_code != 404:
             answer.raise_for_status()
         return answer
