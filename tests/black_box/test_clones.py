@@ -11,6 +11,7 @@ import pytest
 from tests.black_box.image_api import ImageApi
 from tests.conftest import ServiceFactory
 from tests.rig.ceph import POOL, Ceph
+from tests.rig.process import wait_for
 from tests.rig.services import Glimpse
 
 CONTENT = secrets.token_bytes(100_000)
@@ -62,8 +63,7 @@ def test_it_does_not_leave_its_store_either(api: ImageApi, ceph: Ceph) -> None:
     image = stored(api)
     method = {"method": {"name": "copy-image"}, "stores": ["fs"]}
     api.ok("POST", f"/v2/images/{image}/import", json=method)
-    while len(api.show(image)["locations"]) < 2:
-        assert api.show(image)["os_glance_failed_import"] == ""
+    wait_for("a copy", lambda: len(api.show(image)["locations"]) == 2, 60)
     with cloned(ceph, image):
         assert api.call("DELETE", f"/v2/stores/ceph/{image}").status_code == 409
         assert len(api.show(image)["locations"]) == 2

@@ -37,6 +37,12 @@ class Gate:
         """Let connections through, from now on."""
         self._server = await asyncio.start_server(self._forward, "127.0.0.1", self.port)
 
+    async def open_again(self) -> None:
+        """Wait until it has shut by itself, and let connections through again."""
+        while self.shut_at is not None:
+            await asyncio.sleep(0.05)
+        await self.open()
+
     def keep_little(self) -> None:
         """Let the kernel take no more than that from who sends faster than this forwards."""
         assert self._server is not None

@@ -112,13 +112,7 @@ async def test_a_server_that_goes_away_and_comes_back(
         stored = await store.put("key", blocks(LARGE), len(LARGE))
         reader = await store.open(stored.url)
         gate.shut_at = gate.passed + 5 * BLOCK
-
-        async def reopen() -> None:
-            while gate.shut_at is not None:
-                await asyncio.sleep(0.05)
-            await gate.open()
-
-        reopening = asyncio.create_task(reopen())
+        reopening = asyncio.create_task(gate.open_again())
         assert b"".join([block async for block in reader.stream(17, None)]) == LARGE[17:]
         await reopening
         assert await read(store, stored.url) == LARGE
