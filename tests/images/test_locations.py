@@ -22,8 +22,8 @@ from glimpse.settings import load
 from glimpse.stores.registry import open_stores
 from glimpse.stores.uri_filter import UriFilter
 from tests.db.opened import opened
-from tests.rig.swift import Swift
-from tests.stores.test_s3 import KEY, USER, Server
+from tests.rig.swift import KEY, USER, Swift
+from tests.stores.s3_server import Server
 
 OWNER, STRANGER = (Context(project_id=name, roles=frozenset({"member"})) for name in ("p", "q"))
 ADMIN = Context(project_id="a", roles=frozenset({"admin"}), is_admin=True)

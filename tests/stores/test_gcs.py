@@ -25,7 +25,7 @@ from glimpse.stores.gcs import OPTIONS, GcsStore
 from tests.rig.gate import Gate
 from tests.rig.moto import Moto
 from tests.stores.in_parts import LARGE, InParts, all_logged, watch_for
-from tests.stores.test_s3 import Server, imitation
+from tests.stores.s3_server import Server, imitation
 
 __all__ = ["all_logged", "imitation"]
 
