@@ -120,7 +120,7 @@ class ImageCalls:
         if self.settings.show_multiple_locations:
             places["locations"] = [self.location(each) for each in locations]
         if self.settings.show_image_direct_url and locations:
-            places["direct_url"] = locations[0].url
+            places["direct_url"] = locations[0].shown
         if self.stores.multi and locations:
             ids = [store.id for each in locations if (store := self.stores.holding(each)) is not None]
             places |= {"stores": ",".join(ids)} if ids else {}
@@ -129,7 +129,7 @@ class ImageCalls:
     def location(self, location: Location) -> dict[str, Any]:
         """A location as clients get it: with the store that holds it, where there are several."""
         store = self.stores.holding(location) if self.stores.multi else None
-        return {"url": location.url, "metadata": {**location.metadata, **({"store": store.id} if store else {})}}
+        return {"url": location.shown, "metadata": {**location.metadata, **({"store": store.id} if store else {})}}
 
     def _query(self, request: Request) -> Callable[[Connection], ImageQuery]:
         """The query, parsed at once; its marker is looked up when there is a connection."""

@@ -69,6 +69,8 @@ def replace(image: Image, values: Sequence[Mapping[str, Any]], rules: LocationRu
     facts = _validation_data(image, values, rules.algorithm)
     if not image.locations or image.status == "queued":
         return _activated(_with_new(image, values, rules), facts)
+    stored = {location.shown: location.url for location in image.locations}  # clients know them as they are shown
+    values = [{**value, "url": stored.get(value["url"], value["url"])} for value in values]
     if sorted(value["url"] for value in values) != sorted(location.url for location in image.locations):
         raise BadRequest("The image has locations already: replacing them may only change their metadata.")
     new = [_location(value, rules) for value in values]

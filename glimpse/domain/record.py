@@ -26,6 +26,16 @@ class Location:
         if self.url.startswith(("s3", "S3")):
             object.__setattr__(self, "url", without_keys(self.url))
 
+    @property
+    def shown(self) -> str:
+        """The URL as clients may read it: without the user and key that Glance writes into one of Swift.
+
+        The store reads by them, so they stay in `url`. Glance leaves slashes in a key as they are.
+        """
+        scheme, _, rest = self.url.partition("://")
+        hides = scheme.lower() in ("swift", "swift+http", "swift+https")
+        return f"{scheme}://{rest.rpartition('@')[2]}" if hides else self.url
+
 
 def without_keys(url: str) -> str:
     """A URL of S3 without the keys before its host, which may hold slashes; any other URL as it is."""

@@ -426,9 +426,11 @@ def revoke_tokens(keystone: Keystone, storage: SwiftStorage, swift: KeystoneSwif
 def keeper_token(keystone: Keystone) -> str:
     """A token of the service's user in Swift."""
     domain = {"id": "default"}
-    user = {"name": KEEPER, "domain": domain, "password": KEEPER_PASSWORD}
+    user: dict[str, Any] = {"name": KEEPER, "domain": domain, "password": KEEPER_PASSWORD}
     identity = {"methods": ["password"], "password": {"user": user}}
-    body = {"auth": {"identity": identity, "scope": {"project": {"name": KEEPER_PROJECT, "domain": domain}}}}
+    body: dict[str, Any] = {
+        "auth": {"identity": identity, "scope": {"project": {"name": KEEPER_PROJECT, "domain": domain}}}
+    }
     answer = requests.post(f"{keystone.url}/v3/auth/tokens", json=body, timeout=30)
     answer.raise_for_status()
     return answer.headers["X-Subject-Token"]

@@ -15,7 +15,7 @@ import pytest
 
 from tests.black_box.chaos import Records
 from tests.black_box.image_api import ImageApi
-from tests.black_box.stores import ALL, StoresUnderTest
+from tests.black_box.stores import ALL, KEEPER_PASSWORD, StoresUnderTest
 from tests.conftest import ServiceFactory
 from tests.rig.databases import MariaDB
 from tests.rig.keystone import Keystone
@@ -104,3 +104,28 @@ def test_each_reads_and_erases_what_the_other_stored(both: Both, way: str, store
         reader.delete(image)
         assert writer.call("GET", f"/v2/images/{image}").status_code == 404
         both.stores.wait_until_empty()
+
+
+def test_credentials_in_locations_of_glance(both: Both) -> None:
+    """Glance writes those of Swift there; this service uses such a location and shows nobody what is in it."""
+    image = store(both.glance, "legacy", SMALL)
+    (row,) = both.records.rows("SELECT value FROM image_locations WHERE image_id = %s", image)
+    assert KEEPER_PASSWORD in row["value"]
+    for path in (f"/v2/images/{image}", "/v2/images", f"/v2/images/{image}/locations"):
+        assert KEEPER_PASSWORD not in both.glimpse.call("GET", path).text, path
+    place = both.glimpse.show(image)["locations"][0]
+    new = {**place, "metadata": {**place["metadata"], "note": "looked at"}}
+    both.glimpse.change(image, {"op": "replace", "path": "/locations", "value": [new]})
+    assert both.glimpse.show(image)["locations"] == [new]
+    assert both.glimpse.download(image) == both.glance.download(image) == SMALL
+    both.glimpse.delete(image)
+    both.stores.wait_until_empty()
+
+
+@pytest.mark.parametrize("store_id", ALL)
+def test_no_credentials_in_locations_of_ours(both: Both, store_id: str) -> None:
+    image = store(both.glimpse, store_id, SMALL)
+    (row,) = both.records.rows("SELECT value FROM image_locations WHERE image_id = %s", image)
+    assert not [secret for secret in both.stores.secrets if secret in row["value"]]
+    both.glimpse.delete(image)
+    both.stores.wait_until_empty()

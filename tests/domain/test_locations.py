@@ -110,3 +110,15 @@ def test_an_order_goes_through_a_task() -> None:
     assert NewLocation.from_task({"loc_url": ONE, "validation_data": {}}).validation_data() == {}
     with pytest.raises(BadRequest):
         NewLocation(ONE, "md5", 32 * "x").check()
+
+
+@pytest.mark.parametrize("scheme", ["swift", "swift+http", "swift+https"])
+def test_credentials_of_swift_are_not_shown(scheme: str) -> None:
+    place = Location(f"{scheme}://project%3Auser:a/key@keystone:5000/v3/images/one")
+    assert place.shown == f"{scheme}://keystone:5000/v3/images/one"
+    assert "a/key" in place.url
+
+
+@pytest.mark.parametrize("url", ["swift+config://ref/images/one", "http://me:mine@example.org/one", "file:///one@two"])
+def test_other_urls_are_shown_as_they_are(url: str) -> None:
+    assert Location(url).shown == url
