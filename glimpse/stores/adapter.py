@@ -204,25 +204,29 @@ class AdaptedStore:
             result: tuple[Any, ...] = driver.add(image_id, feed, size or 0, CHEAP_HASH, context=self._caller)
             return result
 
-        work = loop.run_in_executor(self._uploads, add)
+        begun = self._uploads.submit(add)
+        work = asyncio.wrap_future(begun)
         work.add_done_callback(lambda _: feed.leave())
         try:
-            total = await feed.fill(blocks)
+            total = await feed.fill(blocks, STEP_SECONDS)
             try:
-                url, written, _, _, about = await asyncio.shield(work)
+                url, written, _, _, about = await asyncio.wait_for(asyncio.shield(work), STEP_SECONDS)
             except Exception as error:
                 raise self._meaning(error) from error
             if written != total:
                 raise Unavailable("The store did not take all bytes.")
         except BaseException:
             feed.break_off()
-            await asyncio.shield(self._take_back(image_id, work))
+            if not begun.cancel():  # else it was still waiting for a thread
+                await asyncio.shield(self._take_back(image_id, work))
             raise
         return Stored(url, written, about or {})
 
     async def _take_back(self, image_id: str, work: asyncio.Future[tuple[Any, ...]]) -> None:
         """Leave nothing of a put that failed: drivers clean up by themselves, but not after every failure."""
-        await asyncio.wait([work])
+        if not await at_rest(work, STEP_SECONDS):
+            LOG.error("image %s: its upload hangs in the store's driver, and may leave something", image_id)
+            return
         error = None if work.cancelled() else work.exception()
         if isinstance(error, Exception) and isinstance(self._meaning(error), Duplicate):
             return  # what is there belongs to somebody else

@@ -201,14 +201,17 @@ class CloudBucket:
     async def _drop_parts(self, key: str) -> None:
         """Parts that were never put together go when an object takes their place, an empty one will do.
 
+        Not the place of an object that is there by now, of another process perhaps.
         One that is still on its way comes too late for this; Azure forgets it after a week.
         """
         import obstore
 
         try:
-            await obstore.put_async(self._store, key, b"", use_multipart=False)
+            await obstore.put_async(self._store, key, b"", mode="create", use_multipart=False)
             await obstore.delete_async(self._store, key)
         except Exception as error:
+            if isinstance(_translated(error), Duplicate):
+                return
             LOG.warning("parts of %s may be left in the store: %s", key, _summary(error))
 
     async def remove(self, place: Place) -> None:

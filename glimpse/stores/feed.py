@@ -7,6 +7,7 @@ import queue
 import sys
 from collections.abc import AsyncIterator, Iterator
 
+from glimpse.errors import Unavailable
 from glimpse.stores.driver import BLOCK
 
 AHEAD = 4  # blocks that the stream may be ahead of the driver
@@ -22,12 +23,19 @@ class Feed:
         self._left = self._broken = False
         self._block, self._at, self._ended = b"", 0, False
 
-    async def fill(self, blocks: AsyncIterator[bytes]) -> int:
-        """Hand over all blocks; returns before their end when the driver has. How many bytes there were."""
+    async def fill(self, blocks: AsyncIterator[bytes], patience: float | None = None) -> int:
+        """Hand over all blocks; returns before their end when the driver has. How many bytes there were.
+
+        Raises `Unavailable` when the driver takes nothing for that many seconds.
+        """
         total = 0
         async for block in blocks:
             total += len(block)
-            await self._room.acquire()
+            try:
+                async with asyncio.timeout(patience):
+                    await self._room.acquire()
+            except TimeoutError as error:
+                raise Unavailable("The store does not answer in time.") from error
             if self._left:
                 return total
             if block:

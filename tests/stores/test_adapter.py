@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import wait
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from glimpse.errors import (
     Unconfigured,
 )
 from glimpse.settings import Settings
+from glimpse.stores import adapter
 from glimpse.stores.adapter import CALL_THREADS, AdaptedStore
 from glimpse.stores.conformance import BrokenOff, Harness, ReadableStore, WritableStore, blocks, read
 from glimpse.stores.driver import BLOCK, PersonalStore
@@ -393,3 +396,36 @@ def test_the_whole_service_uses_such_a_store(tmp_path: Path) -> None:
         api.close()
     finally:
         service.stop()
+
+
+@pytest.mark.parametrize("length", [5, 9 * BLOCK])
+async def test_a_driver_that_hangs_does_not_hold_an_upload_for_ever(
+    memory: AdaptedStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, length: int
+) -> None:
+    monkeypatch.setattr(adapter, "STEP_SECONDS", 0.2)
+    go_on = threading.Event()
+
+    def add(*_: Any, **__: Any) -> None:
+        go_on.wait(30)
+
+    monkeypatch.setattr(MemoryDriver, "add", add)
+    try:
+        with pytest.raises(Unavailable):
+            await memory.put(str(uuid.uuid4()), blocks(bytes(length)), None)
+        assert "hangs in the store's driver" in caplog.text
+    finally:
+        go_on.set()
+
+
+async def test_an_upload_that_waits_for_a_thread_can_be_given_up(
+    memory: AdaptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    busy = [memory._uploads.submit(go_on.wait, 30) for _ in range(adapter.UPLOAD_THREADS)]
+    try:
+        with pytest.raises(BrokenOff):
+            await asyncio.wait_for(memory.put("x", blocks(bytes(2 * BLOCK), fail_after=5), None), 5)
+    finally:
+        go_on.set()
+        wait(busy)
+    assert not MemoryDriver.kept

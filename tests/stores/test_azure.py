@@ -228,3 +228,13 @@ async def test_links_need_no_key_and_logs_hold_none(
     assert KEY not in repr(store) + repr(store._bucket) + link
     all_logged.records[:] = [record for record in all_logged.records if "urllib3" not in record.name]  # the test's own
     watch_for(all_logged, KEY, "SharedKey", "sig=")
+
+
+async def test_what_another_process_has_just_stored_is_no_leftover(azurite: Azurite, container: str) -> None:
+    """It came between the look and the cleaning up."""
+    store = AzureBlobStore(options_for(azurite, container), "[test]")
+    stored = await store.put(str(uuid.uuid4()), blocks(b"there"), 5)
+    assert isinstance(store._bucket, clouds.CloudBucket)
+    await store._bucket._drop_parts(stored.url.rpartition("/")[2])
+    assert await read(store, stored.url) == b"there"
+    await store.close()
