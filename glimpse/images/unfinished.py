@@ -75,7 +75,9 @@ class Unfinished:
         if isinstance(error, Duplicate):
             clean = True  # what is there is not of this upload
         elif isinstance(error, Gone):
-            clean = False  # somebody else may have the image, so only its record says whether the store may be asked
+            # Somebody else may have the image, so only its record says whether the store may be asked. A store that
+            # cannot be written to has nothing.
+            clean = not store.store.facts.writable
         else:
             clean = await _discarded(store, image.id)
         await self.put_back(image, lease, None if clean else store.id)

@@ -33,7 +33,8 @@ from glimpse.images.unfinished import Unfinished
 from glimpse.notifications import Notifications
 from glimpse.settings import Settings, load
 from glimpse.stores.conformance import BrokenOff
-from glimpse.stores.registry import open_stores
+from glimpse.stores.registry import ConfiguredStore, Stores, open_stores
+from glimpse.stores.unusable import UnusableStore
 from tests.db.opened import opened
 
 ADMIN = Context(is_admin=True, roles=frozenset({"admin"}))
@@ -318,6 +319,16 @@ async def test_what_an_upload_left_goes_before_the_next_one(
 
 async def _unanswered(*_: Any) -> Any:
     raise Unavailable("The store does not answer in time.")
+
+
+async def test_a_store_out_of_service_has_nothing_of_an_upload(data: ImageData, image: Image) -> None:
+    """So nobody waits for it to put anything away, and the answer is the same each time."""
+    lacking = ConfiguredStore("lacking", 0, UnusableStore("file", ("file",)))
+    data = replace(data, stores=Stores([data.stores.default, lacking], "fs", True))
+    for _ in range(2):
+        with pytest.raises(Gone, match="not set up"):
+            await data.upload(ADMIN, image.id, stream(b"x"), 1, "lacking")
+        assert (now_is(data, image).status, left_over(data, image)) == ("queued", [])
 
 
 async def test_bytes_of_somebody_else_are_left_alone(
