@@ -42,7 +42,7 @@ check: $(VENV)/stamp ## the quick half: formatting, lint, types, imports, tests 
 
 test: check ## everything that guards main, with real servers (installs them as root, else says how)
 	@$(BIN)/python tests/rig/install.py
-	@$(BIN)/pytest -q -m "server and not glance_differential"
+	@$(BIN)/pytest -q -m "server and not glance_differential" -n 2 --dist loadfile
 
 test-glance: $(VENV)/stamp ## the same ten thousand requests to Glimpse and to the real Glance, what differs in a list
 	@$(BIN)/python tests/rig/install.py
