@@ -93,6 +93,10 @@ class Pool:
                     image.create_snap(snapshot)
                     image.protect_snap(snapshot)
             raise
+        except rbd.OSError as error:
+            if error.errno == errno.ESTALE:  # somebody else removes it at this moment
+                raise Conflict("The image data is in use.") from error
+            raise
 
 
 def parse(url: str) -> Place:
