@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ def test_ossa_2023_003_cve_2023_2088_a_volume_leaves_no_device_behind(
         went, happened[:] = list(happened), []
         return went == ["connect", "disconnect by force", "detach"]
 
+    async def broken_off() -> AsyncIterator[bytes]:
+        yield bytes(BLOCK)
+        async with asyncio.timeout(30):
+            while not happened:  # else nothing is attached yet
+                await asyncio.sleep(0.01)
+        raise BrokenOff
+
     async def every_way() -> None:
         cloud = CinderApi(tmp_path, on_detach=lambda: happened.append("detach"))
         async with TestServer(cloud.app()) as server:
@@ -61,7 +69,7 @@ def test_ossa_2023_003_cve_2023_2088_a_volume_leaves_no_device_behind(
                 await read(store, stored.url)
             assert gone(), "a download that the device fails"
             with pytest.raises(BrokenOff):
-                await store.put(str(uuid.uuid4()), blocks(content, fail_after=BLOCK), len(content))
+                await store.put(str(uuid.uuid4()), broken_off(), len(content))
             assert gone(), "an upload that the client breaks off"
             cloud.refuse = {("POST", "attachments/action"): 500}
             with pytest.raises(Unavailable):
