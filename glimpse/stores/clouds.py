@@ -35,6 +35,7 @@ from glimpse.stores.objects import (
 )
 
 if TYPE_CHECKING:
+    from obstore import PutMode
     from obstore.store import AzureStore, ClientConfig, GCSStore, RetryConfig
 
 LOG = logging.getLogger(__name__)
@@ -196,18 +197,19 @@ class CloudBucket:
             if not isinstance(_translated(error), NotFound):
                 LOG.warning("parts of %s may be left in the store: %s", key, _summary(error))
             elif self._overwrites_parts:
-                await self._drop_parts(key)
+                # Not the place of an object that another process may have published by now.
+                await self._drop_parts(key, "create")
 
-    async def _drop_parts(self, key: str) -> None:
+    async def _drop_parts(self, key: str, mode: PutMode) -> None:
         """Parts that were never put together go when an object takes their place, an empty one will do.
 
-        Not the place of an object that is there by now, of another process perhaps.
-        One that is still on its way comes too late for this; Azure forgets it after a week.
+        One that is still on its way comes too late for this; Azure forgets it after a week. With the mode `create` a
+        server may take parts for an object, and keep them.
         """
         import obstore
 
         try:
-            await obstore.put_async(self._store, key, b"", mode="create", use_multipart=False)
+            await obstore.put_async(self._store, key, b"", mode=mode, use_multipart=False)
             await obstore.delete_async(self._store, key)
         except Exception as error:
             if isinstance(_translated(error), Duplicate):
@@ -231,7 +233,7 @@ class CloudBucket:
             await self.remove(Place(self._prefix, key))
         except NotFound:
             if self._overwrites_parts:
-                await self._drop_parts(key)
+                await self._drop_parts(key, "overwrite")  # who forgets an image is the only one who works on it
 
     async def look(self) -> None:
         import obstore
