@@ -235,6 +235,6 @@ async def test_what_another_process_has_just_stored_is_no_leftover(azurite: Azur
     store = AzureBlobStore(options_for(azurite, container), "[test]")
     stored = await store.put(str(uuid.uuid4()), blocks(b"there"), 5)
     assert isinstance(store._bucket, clouds.CloudBucket)
-    await store._bucket._drop_parts(stored.url.rpartition("/")[2])
+    await store._bucket._drop_parts(stored.url.rpartition("/")[2], "create")
     assert await read(store, stored.url) == b"there"
     await store.close()
