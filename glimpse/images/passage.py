@@ -87,7 +87,7 @@ class Passage(Counted):
         """
         async for block in blocks:
             await self._count(len(block))
-            work = [self._md5.update, self._hash.update, *([self._inspector.feed] if self._inspector else [])]
+            work = [self._md5.update, self._look_at]
             if self._verifier is not None:
                 work.append(self._verifier.update)
             if len(block) <= INLINE:
@@ -107,6 +107,12 @@ class Passage(Counted):
             self._virtual_size = await asyncio.to_thread(self._inspector.conclude)
         if self._verifier is not None:
             await asyncio.to_thread(self._verifier.verify)
+
+    def _look_at(self, block: bytes) -> None:
+        # Together they take about as long as MD5 alone, and a thread less to wait for.
+        self._hash.update(block)
+        if self._inspector is not None:
+            self._inspector.feed(block)
 
     def hexdigest(self) -> str:
         """The hash of all that passed."""
