@@ -398,6 +398,7 @@ def test_revoked_tokens(
     for store_id in stores:
         uploading = Upload(faults, store_id)
         assert uploading.halfway.wait(30)
+        time.sleep(1.5)  # what came so far is on its way: a request while the user is disabled would be refused rightly
         revoke_tokens(keystone, swift_storage, keystone_swift)
         assert uploading.end().status_code == 204
         assert api.download(uploading.image) == CONTENT
