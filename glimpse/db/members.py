@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 
 from glimpse.db.tables import image_members
 from glimpse.domain.record import Member
+from glimpse.domain.schema import is_storable
 
 _ROWS = sa.select(
     image_members.c.image_id, image_members.c.member, image_members.c.status, image_members.c.created_at,
@@ -27,6 +28,8 @@ def find(connection: Connection, image_id: str, member_id: str | None = None) ->
 
     MariaDB's collation decides there whether names that differ by case are the same, as it does for Glance.
     """
+    if member_id is not None and not is_storable(member_id):
+        return []  # nobody has such a name, and some plans of MariaDB fail to look for it
     query = _ROWS.where(*_of(image_id, member_id), image_members.c.deleted == sa.false()).order_by(image_members.c.id)
     return [
         Member(row.image_id, row.member, row.status, row.created_at, row.updated_at or row.created_at)

@@ -74,3 +74,11 @@ def test_members_go_with_their_image(synced: Database) -> None:
     synced.write(lambda c: members.add(c, one.id, "q", THEN))
     synced.write(lambda c: images.delete(c, got(synced, one.id, ADMIN), "deleted", LATER))
     assert found(synced, one.id) == []
+
+
+def test_names_that_no_database_can_keep(synced: Database) -> None:
+    shared = image()
+    put(synced, shared)
+    synced.write(lambda c: members.add(c, shared.id, "q", THEN))
+    for name in ("\U0001f4bf", "q\0"):
+        assert found(synced, shared.id, name) == []
