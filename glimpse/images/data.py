@@ -93,16 +93,23 @@ class ImageData:
             backend = {"backend": store.id} if self.stores.multi else {}
             self.notifications.tell("image.prepare", image, **stores_of_import(image), **backend)
             renewal = asyncio.create_task(self.unfinished.renew(image_id, lease))
+            asked = False  # the store: until then it has nothing of this upload
             try:
                 await self.unfinished.clear(image_id, store)
                 room = None if reservation is None or size is not None else self.room(reservation)
                 verifier = await self.signatures.verifier(context, image)
                 passage = Passage(self.settings, image, size, room, renewal, verifier)
                 async with contextlib.aclosing(passage.through(blocks)) as stream:
+                    asked = True
                     stored = await store.store.put(image_id, stream, size)
             except BaseException as error:
                 self._tell_failure(image, error)
-                await asyncio.shield(self.unfinished.give_up(image, lease, store, error))
+                end = (
+                    self.unfinished.give_up(image, lease, store, error)
+                    if asked
+                    else self.unfinished.put_back(image, lease)
+                )
+                await asyncio.shield(end)
                 raise
             try:
                 await asyncio.shield(self._finish(image, lease, store, stored, passage))

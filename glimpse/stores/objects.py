@@ -21,14 +21,8 @@ LOG = logging.getLogger(__name__)
 MIB = 1 << 20
 CHECK_SECONDS = 9.0  # for all of a check; its requests have less
 UNDO_SECONDS = 30.0  # that the end of a failed upload is waited for; it goes on after that
-PAUSES = (
-    0.2,
-    1.0,
-    3.0,
-    5.0,
-    10.0,
-    10.0,
-)  # seconds before a read goes on where it broke off, each without a byte between
+# Seconds before a read goes on where it broke off, each without a byte between.
+PAUSES = (0.2, 1.0, 3.0, 5.0, 10.0, 10.0)
 
 NOT_OURS = "The location is not one of this store."
 NOT_HERE = "The store does not hold the image data."

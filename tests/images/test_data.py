@@ -299,6 +299,8 @@ async def test_a_killed_upload_waits_for_no_store(data: ImageData, image: Image,
     with pytest.raises(Unavailable):
         await data.upload(ADMIN, image.id, stream(b"x"), 1, None)
     assert now_is(data, image).status == "queued"
+    assert away.asked == [image.id] * 2  # what never reached the store is not asked for, nor noted again
+    assert len(left_over(data, image)) == 1
 
 
 async def test_what_an_upload_left_goes_before_the_next_one(
